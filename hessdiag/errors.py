@@ -1,0 +1,63 @@
+"""The few kinds of failure. Each carries its exit code; each message says what was found, expected, and to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Diagnostic",
+    "HessdiagError",
+    "MeasurementError",
+    "SpecError",
+    "UsageError",
+]
+
+
+class HessdiagError(Exception):
+    """Anything that hessdiag refuses or cannot do; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 3
+
+
+class UsageError(HessdiagError):
+    """The request itself is wrong: an option, a spec, a file that is named but does not exist (exit 2)."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One complaint about one place in a file; line and column count from 1."""
+
+    file: str
+    line: int | None
+    column: int | None
+    message: str
+
+    def __str__(self) -> str:
+        """``file:line:column: message``, the form that editors and CI systems make clickable."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}:{self.column}"
+        return f"{place}: {self.message}"
+
+
+class SpecError(UsageError):
+    """A spec with one or more faults, all of them at once (exit 2)."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+class CheckpointError(HessdiagError):
+    """A checkpoint that is damaged, refused, or does not fit the model (exit 3)."""
+
+
+class DataError(HessdiagError):
+    """Data that cannot be read, are empty, or do not fit the model and the loss (exit 3)."""
+
+
+class MeasurementError(HessdiagError):
+    """The quantity could not be measured: loss not finite, no second derivative, out of memory (exit 3)."""

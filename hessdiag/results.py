@@ -1,0 +1,257 @@
+"""Frozen records of what was measured: value, error, cost, seed. Plain Python, to the report schema and back.
+
+``Report.to_dict()`` is the JSON document that scripts and CI jobs read (schema ``hessdiag/report@1``);
+keys that were not measured are absent, numbers are never NaN or infinite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hessdiag.cost import Cost
+
+__all__ = [
+    "SCHEMA",
+    "CheckpointInfo",
+    "Cost",
+    "CrosscheckResult",
+    "CrosscheckRow",
+    "DataInfo",
+    "DensityResult",
+    "Eigenpair",
+    "EigenvaluesResult",
+    "EngineInfo",
+    "GapResult",
+    "GapRow",
+    "GroupTrace",
+    "Report",
+    "Target",
+    "TraceResult",
+]
+
+SCHEMA = "hessdiag/report@1"
+
+Status = Literal["complete", "partial", "failed"]
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """One eigenvalue, with ``residual_norm`` = ||Hv - value v|| for its unit vector v, measured by a product."""
+
+    value: float
+    residual_norm: float
+
+
+@dataclass(frozen=True)
+class EigenvaluesResult:
+    """Extreme eigenvalues: ``largest`` from the top down, ``smallest`` from the bottom up (algebraically)."""
+
+    method: str
+    matvecs: int
+    converged: bool
+    rtol: float
+    largest: tuple[Eigenpair, ...]
+    smallest: tuple[Eigenpair, ...]
+    seed: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class GroupTrace:
+    """The part of the trace that belongs to one parameter tensor."""
+
+    name: str
+    parameters: int
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """A trace with its standard error and an interval that holds the truth with probability ``confidence``."""
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    confidence: float
+    method: str
+    probes: int
+    matvecs: int
+    converged: bool
+    rtol: float
+    groups: tuple[GroupTrace, ...]
+    seed: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class GapRow:
+    """One noise level: the loss gained, beside what sigma^2/2 Tr[H] predicts. ``sigma`` in units of the weights."""
+
+    sigma: float
+    gap: float
+    std: float | None
+    stderr: float
+    predicted: float
+    predicted_stderr: float
+    relative_deviation: float | None
+    relative_deviation_stderr: float | None
+
+
+@dataclass(frozen=True)
+class GapResult:
+    """The noise gap at several sigmas; ``rss`` is the mean over rows of the squared relative deviation."""
+
+    distribution: str
+    estimator: str
+    noise: str
+    draws: int
+    rss: float | None
+    rows: tuple[GapRow, ...]
+    seed: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class DensityResult:
+    """The spectral density on a grid, normalised to integrate to one.
+
+    ``nodes`` and ``weights`` are the raw Gauss quadrature, so that any function of the spectrum,
+    (1/n) sum f(lambda_i) ~ sum weights * f(nodes), can be had without measuring again.
+    """
+
+    grid: tuple[float, ...]
+    density: tuple[float, ...]
+    steps: int
+    probes: int
+    bandwidth: float
+    nodes: tuple[float, ...]
+    weights: tuple[float, ...]
+    seed: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class CrosscheckRow:
+    """One quantity beside a reference; ``difference`` in the unit that ``tolerance`` names (see ``unit``)."""
+
+    quantity: str
+    value: float
+    reference: float | None
+    reference_name: str
+    difference: float | None
+    tolerance: float
+    unit: Literal["relative", "standard errors"]
+    agrees: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CrosscheckResult:
+    """Our numbers beside an independent implementation's; a row that could not be had says why in ``note``."""
+
+    rows: tuple[CrosscheckRow, ...]
+    seed: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The file that the weights came from."""
+
+    path: str
+    format: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """How batches are differentiated twice; ``relative_error`` is the engine's own estimate where it has one."""
+
+    name: str
+    relative_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was measured: ``parameters`` of ``parameters_total`` were selected."""
+
+    checkpoint: CheckpointInfo | None
+    parameters: int
+    parameters_total: int
+    dtype: str
+    device: str
+    engine: EngineInfo | None = None
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The data: ``weight`` is the loss's denominator (examples, valid tokens, sum of class weights)."""
+
+    examples: int
+    weight: float
+    batches: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one command measured, and what it measured it on."""
+
+    command: str
+    status: Status
+    target: Target
+    data: DataInfo
+    seed: int
+    loss: float | None = None
+    gradient_norm: float | None = None
+    eigenvalues: EigenvaluesResult | None = None
+    trace: TraceResult | None = None
+    gap: GapResult | None = None
+    density: DensityResult | None = None
+    crosscheck: CrosscheckResult | None = None
+    cost: Cost = Cost()
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report document (schema ``hessdiag/report@1``), ready for ``json.dumps``."""
+        from hessdiag import __version__
+
+        body = _plain(self)
+        measured = {key: value for key, value in body.items() if value is not None}
+        if not self.warnings:
+            del measured["warnings"]
+        return {"schema": SCHEMA, "version": __version__} | measured
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Report:
+        """Read a report document back.
+
+        Raises:
+            ValueError: the document is not a ``hessdiag/report@1``.
+        """
+        from pydantic import TypeAdapter
+
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"found schema {document.get('schema')!r}, expected {SCHEMA!r}")
+        body = {key: value for key, value in document.items() if key not in ("schema", "version")}
+        return TypeAdapter(cls).validate_python(body)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses to dicts, tuples to lists, numbers that JSON does not have to None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
