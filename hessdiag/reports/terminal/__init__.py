@@ -1,0 +1,64 @@
+"""The report that a person looks at, for any command: the sections that were measured, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
+
+from hessdiag.reports.terminal.canvas import Canvas
+from hessdiag.reports.terminal.crosscheck import crosscheck
+from hessdiag.reports.terminal.density import density
+from hessdiag.reports.terminal.eigenvalues import eigenvalues
+from hessdiag.reports.terminal.footer import footer
+from hessdiag.reports.terminal.gap import gap
+from hessdiag.reports.terminal.header import header
+from hessdiag.reports.terminal.trace import trace
+from hessdiag.results import Report
+
+__all__ = ["render"]
+
+
+def render(report: Report, saved_to: str | None = None) -> RenderableType:
+    """The report for a rich console; it takes its width and its characters from the console that prints it."""
+    return _TerminalReport(report, saved_to)
+
+
+@dataclass(frozen=True)
+class _TerminalReport:
+    report: Report
+    saved_to: str | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        canvas = Canvas.of(console, options)
+        content = Group(*_sections(self.report, self.saved_to, canvas))
+        for segments in console.render_lines(content, options.update(height=None), pad=False):
+            yield from _without_trailing_space(segments)
+            yield Segment.line()
+
+
+def _sections(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[RenderableType]:
+    yield from header(report, canvas)
+    if report.eigenvalues is not None:
+        yield from eigenvalues(report.eigenvalues, report.target.parameters, canvas)
+    if report.trace is not None:
+        yield from trace(report.trace, canvas)
+    if report.gap is not None:
+        yield from gap(report.gap, canvas)
+    if report.density is not None:
+        yield from density(report.density, canvas)
+    if report.crosscheck is not None:
+        yield from crosscheck(report.crosscheck, canvas)
+    yield from footer(report, saved_to, canvas)
+
+
+def _without_trailing_space(segments: list[Segment]) -> list[Segment]:
+    """Tables fill their last column with spaces, which a file and a diff are better without."""
+    kept = list(segments)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        kept[-1] = kept[-1]._replace(text=kept[-1].text.rstrip())
+    return kept

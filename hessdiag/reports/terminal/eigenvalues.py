@@ -1,0 +1,44 @@
+"""The extreme eigenvalues, each beside its measured residual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+
+from hessdiag.reports.numbers import Measured, align, count, measured, number
+from hessdiag.reports.terminal.canvas import Canvas
+from hessdiag.reports.terminal.layout import Column, alert, heading, note, table
+from hessdiag.results import Eigenpair, EigenvaluesResult
+
+__all__ = ["eigenvalues"]
+
+
+def eigenvalues(result: EigenvaluesResult, parameters: int, canvas: Canvas) -> Iterator[RenderableType]:
+    """The largest from the top down, then the smallest, the very smallest last."""
+    pairs = [*result.largest, *reversed(result.smallest)]
+    names = [f"λ{rank}" for rank in range(1, len(result.largest) + 1)]
+    names += [f"λn-{above}" if above else "λn" for above in reversed(range(len(result.smallest)))]
+    values = align([Measured(measured(p.value, p.residual_norm).value, "") for p in pairs])
+    residuals = [f"{p.residual_norm:.1e}" for p in pairs]
+    rows = list(zip(names, values, residuals, strict=True))
+    if result.largest and result.smallest and len(pairs) < parameters:
+        rows.insert(len(result.largest), ("⋮", "", ""))
+    yield heading(canvas, "Eigenvalues")
+    yield table(canvas, [Column("", "left"), Column("value"), Column("‖Hv − λv‖")], rows)
+    yield note(
+        canvas,
+        f"{result.method}, {count(result.matvecs)} products{', converged' if result.converged else ''}; "
+        "each value lies within its residual of an eigenvalue",
+    )
+    if not result.converged:
+        yield alert(canvas, _advice(result, pairs))
+
+
+def _advice(result: EigenvaluesResult, pairs: list[Eigenpair]) -> str:
+    shown = ""
+    largest = max((abs(pair.value) for pair in pairs), default=0.0)
+    if largest > 0:
+        worst = max(pair.residual_norm for pair in pairs) / largest
+        shown = f"the largest residual is {number(worst, 2)} of the largest |λ|, asked for {number(result.rtol, 2)}; "
+    return f"not converged: {shown}raise eigenvalues.max_matvecs or eigenvalues.rtol"

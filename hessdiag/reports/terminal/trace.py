@@ -1,0 +1,101 @@
+"""The trace, and where in the model it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len
+from rich.console import RenderableType
+
+from hessdiag.reports.numbers import align, count, interval, measured, number, percent
+from hessdiag.reports.terminal.bars import signed_bars
+from hessdiag.reports.terminal.canvas import Canvas
+from hessdiag.reports.terminal.layout import GAP, INDENT, Column, alert, heading, line, note, split_name, table
+from hessdiag.results import GroupTrace, TraceResult
+
+__all__ = ["trace"]
+
+_SHOWN = 12
+_BAR = (8, 24)  # the narrowest bar that is still a bar, and the widest that is worth the room
+
+
+def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
+    """The whole with its interval, then the largest groups as bars."""
+    yield heading(canvas, "Trace")
+    yield line(
+        canvas,
+        f"Tr[H] = {measured(result.value, result.stderr)} (stderr), {number(100 * result.confidence, 4)} % interval "
+        f"{interval(*result.interval, result.stderr)}",
+    )
+    yield note(
+        canvas,
+        f"{result.method}, {count(result.probes)} probes, {count(result.matvecs)} products"
+        f"{', converged' if result.converged else ''}",
+    )
+    if not result.converged:
+        yield alert(canvas, _advice(result))
+    if result.groups:
+        yield from _groups(result, canvas)
+
+
+def _advice(result: TraceResult) -> str:
+    low, high = result.interval
+    shown = ""
+    if result.value:
+        reached = (high - low) / 2 / abs(result.value)
+        shown = f"the interval reaches {percent(reached)} to each side, asked for {percent(result.rtol)}; "
+    return f"not converged: {shown}raise trace.max_matvecs or trace.rtol"
+
+
+def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
+    ranked = sorted(result.groups, key=lambda group: -abs(group.value))
+    shown, rest = ranked[:_SHOWN], ranked[_SHOWN:]
+    sizes = [count(group.parameters) for group in shown]
+    values = align([measured(group.value, group.stderr) for group in shown])
+    shares = [_share(group.value, result) for group in shown]
+    names, bar = _widths(shown, [sizes, values, shares], canvas)
+    yield line(canvas, "")
+    yield table(
+        canvas,
+        [
+            Column("parameter group", "left"),
+            Column("size"),
+            Column("trace ± stderr"),
+            Column("share"),
+            Column("", "left"),
+        ],
+        [
+            (split_name(canvas, group.name, names), size, value, share, drawn)
+            for group, size, value, share, drawn in zip(
+                shown, sizes, values, shares, signed_bars(canvas, [g.value for g in shown], bar), strict=True
+            )
+        ],
+    )
+    if rest:
+        yield note(canvas, _rest(rest, result))
+
+
+def _share(value: float, result: TraceResult) -> str:
+    low, high = result.interval
+    # A share of a whole that may as well be zero says nothing.
+    return "–" if low <= 0 <= high else percent(value / result.value)
+
+
+def _rest(rest: Sequence[GroupTrace], result: TraceResult) -> str:
+    value, bound = sum(group.value for group in rest), sum(group.stderr for group in rest)
+    groups = "1 more group" if len(rest) == 1 else f"{count(len(rest))} more groups, together"
+    # Groups share their probes, so their errors are not independent; the sum of the errors bounds that of the sum.
+    return f"and {groups} {measured(value, bound)} at most ({_share(value, result)}); the JSON report has them all"
+
+
+def _widths(shown: Sequence[GroupTrace], columns: Sequence[Sequence[str]], canvas: Canvas) -> tuple[int, int]:
+    """How wide the names and the bars may be: names first, but never at the price of the last bar."""
+    titles = ("size", "trace ± stderr", "share")
+    fixed = sum(
+        max(cell_len(canvas.plain(cell)) for cell in (title, *column)) + GAP
+        for title, column in zip(titles, columns, strict=True)
+    )
+    room = canvas.width - INDENT - fixed - 2 * GAP
+    longest = max(cell_len(canvas.plain(group.name)) for group in shown)
+    names = max(min(longest, room - _BAR[0]), len("parameter group"))
+    return names, min(max(room - names, _BAR[0]), _BAR[1])
