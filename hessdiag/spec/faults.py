@@ -1,0 +1,129 @@
+"""What pydantic found wrong, in the spec's own terms: place, path, what was found, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from hessdiag.errors import Diagnostic
+from hessdiag.spec.scalars import needs_quotes, show
+from hessdiag.spec.schema import Spec
+from hessdiag.spec.tree import BROKEN, Node, dotted
+
+__all__ = ["diagnose"]
+
+_Path = tuple[str | int, ...]
+_CONTAINERS = {"model_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list"}
+
+
+def diagnose(error: ValidationError, root: Node) -> list[Diagnostic]:
+    """Turn every fault of a validation into a diagnostic, except where the YAML was refused already."""
+    details = error.errors(include_url=False)
+    return [fault for detail in details if (fault := _diagnose(detail, root)) is not None]
+
+
+def _diagnose(detail: ErrorDetails, root: Node) -> Diagnostic | None:
+    context = detail.get("ctx", {})
+    path, node = _locate(context.get("at") or detail["loc"], root)
+    if node.value is BROKEN:
+        return None
+    if detail["type"] == "missing":
+        return _missing(detail, path, node)
+    prefix = f"{dotted(path)}: " if path else ""
+    if detail["type"] == "extra_forbidden":
+        return node.key.fault(f"{prefix}unknown key; {_advice(detail)}")
+    if detail["type"] == "too_short" and node.value:
+        return None  # pydantic counts the items that passed; those that did not have faults of their own
+    return node.place.fault(prefix + _wrong(detail, node))
+
+
+def _locate(location: Iterable[str | int], root: Node) -> tuple[_Path, Node]:
+    """Follow pydantic's location as far as the tree goes; it also names members of unions, which are passed over."""
+    node = root
+    path: _Path = ()
+    for step in location:
+        child = node.child(step)
+        if child is not None:
+            node, path = child, (*path, step)
+    return path, node
+
+
+def _missing(detail: ErrorDetails, path: _Path, node: Node) -> Diagnostic:
+    """Complain at the mapping that lacks the key, or at the null that stands there."""
+    context = detail.get("ctx", {})
+    full = context.get("at") or (*path, detail["loc"][-1])
+    phrase = context.get("phrase") or _description(detail["loc"])
+    found = f"found {show(node.plain())}" if path == full else "missing"
+    return node.place.fault(f"{dotted(full)}: {found}; expected {phrase}")
+
+
+def _wrong(detail: ErrorDetails, node: Node) -> str:
+    context = detail.get("ctx", {})
+    value = node.plain()
+    match detail["type"]:
+        case "expected":
+            return f"found {show(value)}, expected {context['phrase']}{_hint(value, context)}"
+        case "value_error":  # parse_sigmas and its like say what they found
+            return str(context["error"])
+        case "too_short":
+            return f"found {show(value)}, expected at least one item"
+        case kind if kind in _CONTAINERS:
+            return f"found {show(value)}, expected {_CONTAINERS[kind]}"
+    return f"found {show(value)}; {detail['msg']}"
+
+
+def _hint(value: Any, context: dict[str, Any]) -> str:
+    if isinstance(value, str):
+        if near := difflib.get_close_matches(value, context.get("names", ()), n=1):
+            return f"; did you mean {near[0]}?"
+        if "number" in context["phrase"] and needs_quotes(value):
+            return "; remove the quotes"
+    elif context["phrase"] == "text" and isinstance(value, (bool, int, float)):
+        return "; write it in quotes"
+    return ""
+
+
+def _advice(detail: ErrorDetails) -> str:
+    *location, key = detail["loc"]
+    keys = list(_fields(location))
+    near = difflib.get_close_matches(str(key), keys, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected one of: {', '.join(keys)}"
+
+
+def _description(location: _Path) -> str:
+    """What a field holds, as the middle of a sentence."""
+    text = _fields(location[:-1])[str(location[-1])].description or ""
+    return text[:1].lower() + text[1:].removesuffix(".")
+
+
+def _fields(location: Iterable[str | int]) -> dict[str, FieldInfo]:
+    """The fields of the model at one of pydantic's locations."""
+    annotation: Any = Spec
+    for step in location:
+        fields = _union_of_fields(annotation)
+        annotation = fields[str(step)].annotation if step in fields else _member(annotation, step)
+    return _union_of_fields(annotation)
+
+
+def _union_of_fields(annotation: Any) -> dict[str, FieldInfo]:
+    return {name: field for model in _models(annotation) for name, field in model.model_fields.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _member(annotation: Any, tag: str | int) -> Any:
+    """The member of a union that bears a tag; the whole union where none does."""
+    for part in get_args(annotation):
+        if Tag(str(tag)) in getattr(part, "__metadata__", ()):
+            return part
+    return annotation

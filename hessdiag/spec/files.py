@@ -1,0 +1,94 @@
+"""The files of a spec: reading the spec itself, and whether those that it names exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hessdiag.errors import Diagnostic, UsageError
+from hessdiag.spec.references import split_reference
+from hessdiag.spec.tree import Node, dotted
+
+__all__ = ["missing_files", "read_spec"]
+
+_CHECKPOINTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}
+_MOST_BYTES = 4 * 2**20
+
+
+def read_spec(path: Path) -> str:
+    """Read the text of a spec; a byte order mark at its start is dropped.
+
+    Raises:
+        UsageError: no such file, not a file, not readable, or not text.
+    """
+    if path.suffix.lower() in _CHECKPOINTS and not path.is_dir():
+        missing = "" if path.exists() else "no such file, and "
+        raise UsageError(
+            f"{path}: {missing}by its name a checkpoint; expected a spec (YAML), which names it under model.checkpoint"
+        )
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file (looked in {path.absolute().parent})") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path}: found a folder, expected a spec (a YAML file)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return _decode(raw, path)
+
+
+def _decode(raw: bytes, path: Path) -> str:
+    if len(raw) > _MOST_BYTES:
+        raise UsageError(f"{path}: found more than {_MOST_BYTES} bytes, expected a spec (a short YAML file)")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path}: found byte 0x{raw[error.start]:02x} at offset {error.start}, which is not UTF-8; "
+            "expected a spec (a YAML file, UTF-8 text)"
+        ) from None
+    if "\0" in text:
+        raise UsageError(f"{path}: found a binary file, expected a spec (a YAML file, UTF-8 text)")
+    return text
+
+
+def missing_files(root: Node, folder: Path) -> list[Diagnostic]:
+    """Complain about every file that the spec names and that is not there, whatever else is wrong with it."""
+    faults = []
+    for path, node, name in _named_files(root):
+        if complaint := _complaint(name, folder, folder_allowed=path == ("model", "checkpoint")):
+            faults.append(node.place.fault(f"{dotted(path)}: {complaint}"))
+    return faults
+
+
+def _named_files(root: Node) -> Iterator[tuple[tuple[str, ...], Node, str]]:
+    for path in (("model", "checkpoint"), ("data", "path")):
+        node = root.find(*path)
+        if node is not None and isinstance(node.value, str) and node.value:
+            yield path, node, node.value
+    for place in (("model", "class_path"), ("loss",), ("loss", "name")):
+        node = root.find(*place)
+        if node is not None and (file := _source_file(node.value)):
+            yield place, node, file
+
+
+def _source_file(value: Any) -> str | None:
+    reference = split_reference(value) if isinstance(value, str) else None
+    return reference[0] if reference else None
+
+
+def _complaint(name: str, folder: Path, *, folder_allowed: bool) -> str | None:
+    try:
+        path = folder / Path(name).expanduser()
+        if path.is_file() or (folder_allowed and path.is_dir()):
+            return None
+        if path.is_dir():
+            return f"found the folder {name!r}, expected a file"
+        looked = "" if Path(name).is_absolute() else f" (looked in {path.parent if name[0] == '~' else folder})"
+        return f"no such file: {name!r}{looked}"
+    except RuntimeError as error:  # "~somebody"
+        return f"no such file: {name!r} ({error})"
+    except OSError as error:
+        return f"{name!r} cannot be read: {error.strerror}"

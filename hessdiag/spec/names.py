@@ -1,0 +1,14 @@
+"""The words that a spec and the command line share, in one place and without pydantic."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = ["DataFormat", "Distribution", "EigenvalueMethod", "GapEstimator", "LossName", "TraceMethod"]
+
+DataFormat = Literal["npz"]
+LossName = Literal["cross_entropy", "mse", "bce_with_logits", "nll", "causal_lm", "model"]
+EigenvalueMethod = Literal["lanczos", "power"]
+TraceMethod = Literal["auto", "hutchinson"]
+GapEstimator = Literal["two-sided", "one-sided"]
+Distribution = Literal["gaussian", "laplace", "uniform", "binomial"]
