@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-__all__ = ["NONE", "Measured", "align", "count", "duration", "interval", "measured", "number", "percent"]
+__all__ = [
+    "NONE",
+    "Measured",
+    "align",
+    "count",
+    "duration",
+    "interval",
+    "measured",
+    "number",
+    "percent",
+    "same_decimals",
+]
 
 NONE = "–"
 _DIGITS = 8  # a smaller error does not earn its value more digits than a person reads
@@ -71,20 +82,30 @@ def percent(fraction: float, digits: int = 1) -> str:
     return f"{'0.0' if shown == '-0.0' else shown} %"
 
 
-def count(amount: float) -> str:
-    """A count with its thousands set apart; passes over the data may be broken."""
-    return f"{int(amount):,}" if amount == int(amount) else f"{amount:,.2f}"
+def count(amount: float, noun: str = "", plural: str = "") -> str:
+    """A count with its thousands set apart, and what is counted; passes over the data may be broken."""
+    shown = f"{int(amount):,}" if amount == int(amount) else f"{amount:,.2f}"
+    return f"{shown} {noun if amount == 1 else plural or noun + 's'}" if noun else shown
+
+
+def same_decimals(values: Sequence[float]) -> list[str]:
+    """Numbers without error in a column: 0.02 and 0.025 as 0.020 and 0.025."""
+    shown = [number(value) for value in values]
+    if any("e" in cell for cell in shown):
+        return shown
+    decimals = max((len(cell.partition(".")[2]) for cell in shown), default=0)
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it: 8.4 s, 2 min 5 s, 1 h 3 min."""
+    """A time in the unit that a person would take: 8.4 s, 2m05s, 1h03m."""
     if seconds < 0.05:
         return "< 0.1 s"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
 def align(cells: Sequence[Measured]) -> list[str]:

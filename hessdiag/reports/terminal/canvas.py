@@ -1,7 +1,7 @@
 """What a report is drawn on: its width, and the characters that its encoding can show.
 
-Every string of the report passes through :meth:`Canvas.text`; there, and only there, it is decided what an
-encoding can show, and control characters in names out of a checkpoint are made visible and harmless.
+Every string of the report passes through :class:`Canvas`; there, and only there, it is decided what an encoding
+can show, and control characters in names out of a checkpoint are made visible and harmless.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ASCII = str.maketrans(
         **dict(zip("▏▎▍▌▋▊▉█▐", "   ######", strict=True)),
         **dict(zip("▁▂▃▄▅▆▇", "...::::", strict=True)),
         **dict(zip("│┤└─┬⋮−–", "|++-+:--", strict=True)),
-        "λ": "lambda",
+        "λ": "lambda ",
         "σ": "sigma",
         "±": "+/-",
         "²": "^2",
@@ -32,6 +32,7 @@ _ASCII = str.maketrans(
     }
 )
 _FANCY = "".join(chr(code) for code in _ASCII)
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp")  # escape sequences, right-to-left overrides, odd line ends
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,19 @@ class Canvas:
         """For bars and plots, which would otherwise grow with the window."""
         return min(self.width, 100)
 
-    def plain(self, content: str) -> str:
-        """The same content in characters that can be shown."""
-        visible = "".join(_escape(c) if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in content)
-        if not self._shows(_FANCY):
-            visible = visible.translate(_ASCII)
+    def literal(self, name: str) -> str:
+        """A name or a path, in which nothing may be replaced: what cannot be shown is escaped."""
+        visible = "".join(_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in name)
         return visible.encode(self.encoding, "backslashreplace").decode(self.encoding)
 
-    def text(self, content: str, style: StyleType = "") -> Text:
-        """Text for rich, taken literally: square brackets are no markup. Newlines break the line."""
-        return Text("\n".join(self.plain(line) for line in content.split("\n")), style=style)
+    def plain(self, words: str) -> str:
+        """The report's own words, with ASCII for the symbols that the encoding lacks. Newlines stay."""
+        shown = words if self._shows(_FANCY) else words.translate(_ASCII)
+        return "\n".join(self.literal(line) for line in shown.split("\n"))
+
+    def text(self, words: str, style: StyleType = "") -> Text:
+        """The same for rich, which must not take square brackets for markup."""
+        return Text(self.plain(words), style=style)
 
     def _shows(self, content: str) -> bool:
         try:

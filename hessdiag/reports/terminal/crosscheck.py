@@ -1,56 +1,45 @@
-"""Our numbers beside those of an independent implementation."""
+"""Our numbers beside those of independent implementations."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from hessdiag.reports.numbers import NONE, number
 from hessdiag.reports.terminal.canvas import Canvas
-from hessdiag.reports.terminal.layout import Cell, Column, heading, note, table
+from hessdiag.reports.terminal.layout import GAP, INDENT, Cell, Column, heading, note, split_name, table
 from hessdiag.results import CrosscheckResult, CrosscheckRow
 
 __all__ = ["crosscheck"]
 
-_UNIT = {"relative": "relative", "standard errors": "stderr"}
+_COLUMNS = ("hessdiag", "reference", "difference", "tolerance", "agrees")
+_UNIT = {"relative": "rel.", "standard errors": "stderr"}
+_VERDICT = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("n/a", "yellow")}
 
 
 def crosscheck(result: CrosscheckResult, canvas: Canvas) -> Iterator[RenderableType]:
-    """One row for each quantity and reference; rows that could not be had say why underneath."""
+    """One row for each quantity, under the name of its reference; notes stand underneath."""
+    numbers = {row: _numbers(row) for row in result.rows}
+    fixed = sum(max(map(len, cells)) + GAP for cells in zip(_COLUMNS, *numbers.values(), strict=True))
+    room = max(canvas.width - INDENT - fixed - GAP, 12)
+    rows: list[tuple[Cell, ...]] = []
+    for reference, compared in itertools.groupby(result.rows, key=lambda row: row.reference_name):
+        rows.append((split_name(canvas.literal(reference), room), *("" for _ in _COLUMNS)))
+        for row in compared:
+            quantity = split_name("  " + canvas.literal(row.quantity), room, hang=4)
+            rows.append((quantity, *numbers[row][:-1], canvas.text(*_VERDICT[row.agrees])))
     yield heading(canvas, "Crosscheck")
-    yield table(
-        canvas,
-        [
-            Column("quantity", "left", folded=True),
-            Column("hessdiag"),
-            Column("reference"),
-            Column("by", "left", folded=True),
-            Column("difference"),
-            Column("tolerance", "left"),
-            Column("agrees", "left"),
-        ],
-        [_row(row, canvas) for row in result.rows],
-    )
+    yield table(canvas, [Column("against", "left"), *map(Column, _COLUMNS[:-1]), Column("agrees", "left")], rows)
+    if any(row.unit == "standard errors" for row in result.rows):
+        yield note(canvas, "rel.: relative to the reference; stderr: in standard errors of the difference")
     for row in result.rows:
         if row.note:
-            yield note(canvas, f"{row.quantity} ({row.reference_name}): {row.note}")
+            yield note(canvas, f"{row.quantity} against {row.reference_name}: {row.note}")
 
 
-def _row(row: CrosscheckRow, canvas: Canvas) -> tuple[Cell, ...]:
-    return (
-        row.quantity,
-        number(row.value),
-        number(row.reference),
-        row.reference_name,
-        NONE if row.difference is None else number(row.difference, 2),
-        f"{number(row.tolerance, 2)} {_UNIT[row.unit]}",
-        _verdict(row.agrees, canvas),
-    )
-
-
-def _verdict(agrees: bool | None, canvas: Canvas) -> Text:
-    if agrees is None:
-        return canvas.text("not available", "yellow")
-    return canvas.text("yes", "green") if agrees else canvas.text("NO", "bold red")
+def _numbers(row: CrosscheckRow) -> tuple[str, ...]:
+    difference = NONE if row.difference is None else number(row.difference, 2)
+    tolerance = f"{number(row.tolerance, 2)} {_UNIT[row.unit]}"
+    return number(row.value), number(row.reference), difference, tolerance, _VERDICT[row.agrees][0]

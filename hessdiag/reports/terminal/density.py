@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
+from rich.text import Text
 
 from hessdiag.reports.numbers import count, number
 from hessdiag.reports.terminal.canvas import VERTICAL, Canvas
@@ -18,24 +19,26 @@ __all__ = ["density"]
 
 _ROWS = 12
 _DECADES = 12  # nothing lower is shown: there, smoothing's own tails are all that is left
-_LABEL = len("1e-12 ")
+_LABEL = len("1e-12")
 
 
 def density(result: DensityResult, canvas: Canvas) -> Iterator[RenderableType]:
     """The plot, and what it was smoothed with: what is narrower than that cannot be seen in it."""
     yield heading(canvas, "Spectral density")
-    width = canvas.figure_width - INDENT - _LABEL - 2
+    width = max(canvas.figure_width - INDENT - _LABEL - len(" │") - len(" λ"), 10)
     heights = _columns(result.grid, result.density, width) if len(result.grid) > 1 else []
     if max(heights, default=0.0) > 0:
-        for row in [*_plot(heights), *_axis(result.grid[0], result.grid[-1], width)]:
-            yield line(canvas, row)
+        for label, cells in _plot(heights):
+            axis = canvas.text(f"{label:>{_LABEL}}{' ┤' if label else ' │'}", "dim")
+            yield line(canvas, Text.assemble(axis, canvas.text(cells, "cyan")))
+        for row in _axis(result.grid[0], result.grid[-1], width):
+            yield line(canvas, row, "dim")
     else:
         yield note(canvas, "nothing to draw: the density is zero on its grid")
     yield note(
         canvas,
-        f"density on a log scale over the eigenvalue λ; {count(result.steps)} Lanczos steps, "
-        f"{count(result.probes)} probes, smoothed with a Gaussian of width {number(result.bandwidth, 3)}; "
-        "the JSON report has the numbers",
+        f"log scale; {count(result.steps, 'Lanczos step')}, {count(result.probes, 'probe')}, "
+        f"smoothed with a Gaussian of width {number(result.bandwidth, 3)}",
     )
 
 
@@ -56,8 +59,8 @@ def _between(grid: Sequence[float], values: Sequence[float], x: float) -> float:
     return values[right - 1] + share * (values[right] - values[right - 1])
 
 
-def _plot(heights: Sequence[float]) -> Iterator[str]:
-    """Rows from the top down; the scale ends one decade under the lowest peak."""
+def _plot(heights: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Rows from the top down, each with its label; the scale ends one decade under the lowest peak."""
     peak = max(heights)
     top = math.ceil(math.log10(peak))
     around = zip([0.0, *heights], heights, [*heights[1:], 0.0], strict=False)
@@ -68,14 +71,14 @@ def _plot(heights: Sequence[float]) -> Iterator[str]:
         label = f"1e{bottom + row // each:+03d}" if row % each == 0 else ""
         eighths = (8 * (each * (math.log10(h) - bottom) - row) if h > 0 else 0 for h in heights)
         cells = "".join(VERTICAL[min(max(round(e), 0), 8)] for e in eighths)
-        yield f"{label:>{_LABEL}}{'┤' if label else '│'}{cells}".rstrip()
+        yield label, cells
 
 
 def _axis(low: float, high: float, width: int) -> Iterator[str]:
     """The axis line with a tick at each round eigenvalue, and the numbers under them."""
     rule, labels = ["─"] * width, [" "] * (width + _LABEL)
     taken = 0
-    for tick in _ticks(low, high, max(width // 14, 1)):
+    for tick in _ticks(low, high, max(width // 8, 1)):
         column = min(int((tick - low) / (high - low) * width), width - 1)
         shown = f"{tick:g}"
         start = min(max(column + _LABEL - len(shown) // 2, 0), len(labels) - len(shown))
@@ -83,8 +86,8 @@ def _axis(low: float, high: float, width: int) -> Iterator[str]:
         if start >= taken:
             labels[start : start + len(shown)] = shown
             taken = start + len(shown) + 2
-    yield " " * _LABEL + "└" + "".join(rule)
-    yield " " + "".join(labels).rstrip() + " λ"
+    yield " " * _LABEL + " └" + "".join(rule) + " λ"
+    yield "  " + "".join(labels)
 
 
 def _ticks(low: float, high: float, wanted: int) -> list[float]:

@@ -28,9 +28,9 @@ def eigenvalues(result: EigenvaluesResult, parameters: int, canvas: Canvas) -> I
     yield table(canvas, [Column("", "left"), Column("value"), Column("‖Hv − λv‖")], rows)
     yield note(
         canvas,
-        f"{result.method}, {count(result.matvecs)} products{', converged' if result.converged else ''}; "
-        "each value lies within its residual of an eigenvalue",
+        f"{result.method}, {count(result.matvecs, 'product')}{', converged' if result.converged else ''}",
     )
+    yield note(canvas, "each value is within ‖Hv − λv‖ of an eigenvalue of H")
     if not result.converged:
         yield alert(canvas, _advice(result, pairs))
 
@@ -40,5 +40,6 @@ def _advice(result: EigenvaluesResult, pairs: list[Eigenpair]) -> str:
     largest = max((abs(pair.value) for pair in pairs), default=0.0)
     if largest > 0:
         worst = max(pair.residual_norm for pair in pairs) / largest
-        shown = f"the largest residual is {number(worst, 2)} of the largest |λ|, asked for {number(result.rtol, 2)}; "
+        shown = f"the worst residual is {number(worst, 2)} of the largest |eigenvalue|, "
+        shown += f"asked for {number(result.rtol, 2)}; "
     return f"not converged: {shown}raise eigenvalues.max_matvecs or eigenvalues.rtol"

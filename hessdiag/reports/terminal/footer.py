@@ -23,7 +23,7 @@ def footer(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[Ren
         yield canvas.text(f"Warning: {warning}", "yellow")
     if saved_to is not None:
         prefix = "Report saved to "
-        yield Text.assemble(prefix, split_name(canvas, saved_to, canvas.width - len(prefix)))
+        yield Text.assemble(prefix, split_name(canvas.literal(saved_to), canvas.width - len(prefix)))
 
 
 def _cost(cost: Cost) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from hessdiag.reports.numbers import Measured, align, count, measured, number
+from hessdiag.reports.numbers import Measured, align, count, measured, number, percent, same_decimals
 from hessdiag.reports.terminal.canvas import Canvas
 from hessdiag.reports.terminal.layout import Column, heading, line, note, table
 from hessdiag.results import GapResult, GapRow
@@ -22,6 +23,7 @@ def gap(result: GapResult, canvas: Canvas) -> Iterator[RenderableType]:
     spread = all(row.std is not None for row in result.rows)
     gaps = align([measured(row.gap, row.std if spread else row.stderr) for row in result.rows])
     predictions = align([measured(row.predicted, row.predicted_stderr) for row in result.rows])
+    sigmas = same_decimals([row.sigma for row in result.rows])
     yield heading(canvas, "Noise gap F(W) − f(W)")
     yield table(
         canvas,
@@ -31,18 +33,14 @@ def gap(result: GapResult, canvas: Canvas) -> Iterator[RenderableType]:
             Column("σ²/2 Tr[H] ± stderr"),
             Column("deviation ± stderr"),
         ],
-        [
-            (f"{row.sigma:g}", shown, predicted, deviation)
-            for row, shown, predicted, deviation in zip(
-                result.rows, gaps, predictions, _deviations(result.rows), strict=True
-            )
-        ],
+        list(zip(sigmas, gaps, predictions, _deviations(result.rows), strict=True)),
     )
     if result.rss is not None:
-        yield line(canvas, f"RSS = {number(result.rss, 3)}")
-        yield note(canvas, "the mean of the squared relative deviations; single rows can be further off")
+        root = percent(math.sqrt(result.rss))
+        yield line(canvas, f"RSS = {number(result.rss, 3)} (its root: {root})")
+        yield note(canvas, "RSS is the mean squared relative deviation; single rows can be further off")
     noise = _NOISE.get(result.noise, result.noise)
-    yield note(canvas, f"{result.distribution}, {result.estimator}, {count(result.draws)} draws for each σ, {noise}")
+    yield note(canvas, f"{result.distribution}, {result.estimator}, {count(result.draws, 'draw')} for each σ, {noise}")
 
 
 def _deviations(rows: tuple[GapRow, ...]) -> list[str]:

@@ -36,7 +36,7 @@ def header(report: Report, canvas: Canvas) -> Iterator[RenderableType]:
     }
     width = canvas.width - INDENT - GAP - max(map(len, facts))
     rows = [
-        (canvas.text(name, "dim"), split_name(canvas, fact, width) if name == "checkpoint" else fact)
+        (canvas.text(name, "dim"), split_name(canvas.literal(fact), width) if name == "checkpoint" else fact)
         for name, fact in facts.items()
         if fact
     ]
@@ -48,10 +48,9 @@ def _checkpoint(target: Target) -> str:
 
 
 def _data(data: DataInfo) -> str:
-    batches = "1 batch" if data.batches == 1 else f"{count(data.batches)} batches"
-    shown = f"{count(data.examples)} examples in {batches}"
+    shown = f"{count(data.examples, 'example')} in {count(data.batches, 'batch', 'batches')}"
     # The loss's own denominator is news only where it is not the number of examples.
-    return shown if data.weight == data.examples else f"{shown}, loss is a mean over {count(data.weight)} units"
+    return shown if data.weight == data.examples else f"{shown}; mean over {count(data.weight)} units"
 
 
 def _means(report: Report) -> str:
@@ -59,5 +58,5 @@ def _means(report: Report) -> str:
     parts = [target.dtype, target.device]
     if target.engine is not None:
         error = target.engine.relative_error
-        parts.append(target.engine.name + (f" (relative error {number(error, 2)})" if error is not None else ""))
+        parts.append(target.engine.name + (f" (error {number(error, 2)})" if error is not None else ""))
     return ", ".join([*parts, f"seed {report.seed}"])

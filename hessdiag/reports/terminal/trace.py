@@ -29,7 +29,7 @@ def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
     )
     yield note(
         canvas,
-        f"{result.method}, {count(result.probes)} probes, {count(result.matvecs)} products"
+        f"{result.method}, {count(result.probes, 'probe')}, {count(result.matvecs, 'product')}"
         f"{', converged' if result.converged else ''}",
     )
     if not result.converged:
@@ -54,7 +54,7 @@ def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
     values = align([measured(group.value, group.stderr) for group in shown])
     shares = [_share(group.value, result) for group in shown]
     names, bar = _widths(shown, [sizes, values, shares], canvas)
-    yield line(canvas, "")
+    yield canvas.text("")
     yield table(
         canvas,
         [
@@ -65,7 +65,7 @@ def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
             Column("", "left"),
         ],
         [
-            (split_name(canvas, group.name, names), size, value, share, drawn)
+            (split_name(canvas.literal(group.name), names, hang=2), size, value, share, drawn)
             for group, size, value, share, drawn in zip(
                 shown, sizes, values, shares, signed_bars(canvas, [g.value for g in shown], bar), strict=True
             )
@@ -85,7 +85,7 @@ def _rest(rest: Sequence[GroupTrace], result: TraceResult) -> str:
     value, bound = sum(group.value for group in rest), sum(group.stderr for group in rest)
     groups = "1 more group" if len(rest) == 1 else f"{count(len(rest))} more groups, together"
     # Groups share their probes, so their errors are not independent; the sum of the errors bounds that of the sum.
-    return f"and {groups} {measured(value, bound)} at most ({_share(value, result)}); the JSON report has them all"
+    return f"and {groups} {measured(value, bound)} at most ({_share(value, result)}); all are in the JSON"
 
 
 def _widths(shown: Sequence[GroupTrace], columns: Sequence[Sequence[str]], canvas: Canvas) -> tuple[int, int]:
@@ -96,6 +96,6 @@ def _widths(shown: Sequence[GroupTrace], columns: Sequence[Sequence[str]], canva
         for title, column in zip(titles, columns, strict=True)
     )
     room = canvas.width - INDENT - fixed - 2 * GAP
-    longest = max(cell_len(canvas.plain(group.name)) for group in shown)
+    longest = max(cell_len(canvas.literal(group.name)) for group in shown)
     names = max(min(longest, room - _BAR[0]), len("parameter group"))
     return names, min(max(room - names, _BAR[0]), _BAR[1])

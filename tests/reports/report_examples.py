@@ -135,7 +135,11 @@ NOT_CONVERGED = dataclasses.replace(
         engine=EngineInfo("finite differences", 3.2e-4),
     ),
     data=DataInfo(50_000, 6_350_112.0, 196, "c0ffee"),
-    eigenvalues=dataclasses.replace(EIGENVALUES, converged=False),
+    eigenvalues=dataclasses.replace(
+        EIGENVALUES,
+        converged=False,
+        largest=(*EIGENVALUES.largest[:4], Eigenpair(0.98123456, 0.062)),
+    ),
     trace=dataclasses.replace(
         TRACE, value=1.71e-5, stderr=1.3e-5, interval=(-8.4e-6, 4.26e-5), converged=False, probes=1, groups=()
     ),

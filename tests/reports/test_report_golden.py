@@ -1,0 +1,62 @@
+"""What people see, character by character.
+
+After a wanted change: ``HESSDIAG_REGENERATE_GOLDEN=1 pytest tests/reports/test_report_golden.py``, then read the diff.
+"""
+
+import io
+import os
+import pathlib
+import sys
+
+import pytest
+import report_examples as examples
+from rich.console import Console, RenderableType
+
+from hessdiag.reports import json as json_report
+from hessdiag.reports import terminal
+from hessdiag.reports.console import stdout_console
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
+SAVED = ".hessdiag/last-audit.json"
+
+
+def compare(name: str, text: str) -> None:
+    path = GOLDEN / f"report-{name}.txt"
+    if os.environ.get("HESSDIAG_REGENERATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+def printed(content: RenderableType, width: int, encoding: str = "utf-8") -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
+    Console(file=stream, width=width, height=25, color_system=None).print(content)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("name", examples.ALL)
+@pytest.mark.parametrize("width", [80, 120])
+def test_in_a_window(name, width):
+    text = printed(terminal.render(examples.ALL[name], SAVED), width)
+    assert max(map(len, text.splitlines())) <= width
+    compare(f"{name}-{width}", text)
+
+
+@pytest.mark.parametrize("name", examples.ALL)
+def test_in_a_pipe(name, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    stdout_console().print(terminal.render(examples.ALL[name], SAVED))
+    compare(f"{name}-piped", stream.getvalue())
+
+
+@pytest.mark.parametrize("name", examples.ALL)
+def test_in_ascii(name):
+    text = printed(terminal.render(examples.ALL[name], SAVED), 80, "ascii")
+    assert max(map(len, text.splitlines())) <= 80
+    compare(f"{name}-ascii", text)
+
+
+def test_json():
+    compare("full-json", json_report.render(examples.FULL))
