@@ -1,0 +1,101 @@
+"""The explicit matrix for small models: the oracle that everything else is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hessdiag.cost import Meter
+from hessdiag.curvature.operator import Draw, SymmetricOperator
+from hessdiag.errors import UsageError
+from hessdiag.problem import Batch, Group, Problem
+
+__all__ = ["DenseOperator", "dense_hessian"]
+
+_ROWS_AT_ONCE = 64
+
+
+class DenseOperator(SymmetricOperator):
+    """A symmetric matrix as an operator, whole or as a sum of batches' matrices.
+
+    Args:
+        matrices: (n, n), or one such for each batch, symmetric.
+        groups: names for stretches of the vector; default: one group.
+    """
+
+    def __init__(self, matrices: Tensor | Sequence[Tensor], groups: Sequence[Group] | None = None) -> None:
+        self._batches = [matrices] if isinstance(matrices, Tensor) else list(matrices)
+        first = self._batches[0]
+        if first.ndim != 2 or first.shape[0] != first.shape[1]:
+            raise UsageError(f"found a matrix of shape {tuple(first.shape)}, expected a square one")
+        self.n, self.dtype, self.device = first.shape[0], first.dtype, first.device
+        self.groups = tuple(groups or [Group("all", self.n)])
+        self.meter = Meter(len(self._batches))
+
+    def matmat(self, V: Tensor) -> Tensor:
+        V = self._checked(V)
+        self.meter.add("hvp", V.shape[1] * len(self._batches))
+        products = [matrix @ V for matrix in self._batches]
+        return torch.stack(products).sum(0) if len(products) > 1 else products[0]
+
+    def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
+        sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64)
+        for index, matrix in enumerate(self._batches):
+            vectors = [draw(p, index if per_batch else None).to(self.device, self.dtype) for p in probes]
+            products = matrix @ torch.stack(vectors, 1)
+            for place, v in enumerate(vectors):
+                sums[place] += self._by_group(v, products[:, place]).cpu()
+            self.meter.add("hvp", len(vectors))
+        return sums
+
+
+def dense_hessian(problem: Problem) -> Tensor:
+    """The whole Hessian (n, n) in float64, symmetrised, on a float64 copy of the model.
+
+    It shares no code with the engines: each row is the gradient of one entry of the gradient. The price is n
+    products, many at a time where the model's operations can be vectorised; the memory 8 n^2 bytes.
+    """
+    exact = problem.in_float64()
+    matrix = torch.zeros(exact.n, exact.n, dtype=torch.float64, device=exact.device)
+    with exact.measuring():
+        for batch in exact.batches():
+            matrix += _batch_hessian(exact, batch)
+            problem.meter.add("hvp", exact.n)
+    matrix /= exact.weight
+    return (matrix + matrix.T) / 2
+
+
+def _batch_hessian(problem: Problem, batch: Batch) -> Tensor:
+    """Rows d/dw_i of the gradient of one batch's total, (n, n)."""
+    parameters = list(problem.parameters.values())
+    total, _ = problem.batch_totals(batch)
+    if not total.requires_grad:
+        return torch.zeros(problem.n, problem.n, dtype=torch.float64, device=problem.device)
+    gradient = problem.flatten(torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True))
+    if not gradient.requires_grad:
+        return torch.zeros(problem.n, problem.n, dtype=torch.float64, device=problem.device)
+    try:
+        return _rows_at_once(problem, gradient)
+    except RuntimeError:  # an operation without batching rule
+        rows = torch.autograd.grad
+        return torch.stack(
+            [problem.flatten(rows(g, parameters, retain_graph=True, allow_unused=True)) for g in gradient]
+        )
+
+
+def _rows_at_once(problem: Problem, gradient: Tensor) -> Tensor:
+    parameters = list(problem.parameters.values())
+    identity = torch.eye(problem.n, dtype=torch.float64, device=problem.device)
+    blocks = []
+    for units in torch.split(identity, _ROWS_AT_ONCE):
+        rows = torch.autograd.grad(
+            gradient, parameters, units, retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+        parts = [
+            units.new_zeros(len(units), group.size) if row is None else row.reshape(len(units), -1)
+            for row, group in zip(rows, problem.groups, strict=True)
+        ]
+        blocks.append(torch.cat(parts, 1))
+    return torch.cat(blocks)

@@ -1,0 +1,97 @@
+"""The spectral density of the Hessian by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import stats
+
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.errors import UsageError
+from hessdiag.estimators.krylov import KrylovBasis
+from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.results import DensityResult
+
+__all__ = ["spectral_density"]
+
+_RELATIVE_BANDWIDTH = 0.01  # of the spectrum's span
+_MARGIN = 5  # bandwidths beyond the outermost node
+
+
+def spectral_density(
+    H: SymmetricOperator, *, steps: int = 80, probes: int = 4, points: int = 256, seed: int = 0
+) -> DensityResult:
+    """phi(t) = (1/n) sum_i delta(t - lambda_i), smoothed by a Gaussian of 1 % of the spectrum's span.
+
+    From each of ``probes`` random unit vectors v, ``steps`` Lanczos steps with full reorthogonalisation give a
+    tridiagonal T whose eigenvalues theta_k are the nodes, and whose eigenvectors' squared first entries are the
+    weights, of the Gauss quadrature for v^T f(H) v; their mean over probes estimates (1/n) Tr f(H). Outliers
+    come out as single nodes, the bulk as a shape. All probes take each step together: ``steps`` passes over
+    the data carry ``steps * probes`` products.
+
+    Choose it to see the whole spectrum; for single extreme eigenvalues use :func:`eigenvalues`.
+
+    Args:
+        H: the operator, order n.
+        steps: Lanczos steps for each probe; memory: steps * probes vectors.
+        probes: start vectors.
+        points: of the grid.
+        seed: of the start vectors.
+
+    Returns:
+        The density on a grid, and the nodes and weights it was drawn from.
+
+    Raises:
+        UsageError: fewer than 1 probe, 2 steps or 2 points.
+
+    Source: Ubaru, Chen, Saad 2017; Ghorbani, Krishnan, Xiao, arXiv 1901.10159; Chen, arXiv 2105.06595.
+    """
+    if steps < 2 or probes < 1 or points < 2:
+        raise UsageError(f"found {steps} steps, {probes} probes, {points} points; expected at least 2, 1 and 2 of them")
+    before = H.meter.read()
+    bases = _grown_bases(H, min(steps, H.n), probes, seed)
+    nodes, weights = map(np.concatenate, zip(*map(_quadrature, bases), strict=True))
+    weights = weights / len(bases)
+    order = np.argsort(nodes)
+    nodes, weights = nodes[order], weights[order]
+    grid, density, bandwidth = _smoothed(nodes, weights, points)
+    return DensityResult(
+        grid=tuple(grid.tolist()),
+        density=tuple(density.tolist()),
+        steps=steps,
+        probes=probes,
+        bandwidth=bandwidth,
+        nodes=tuple(nodes.tolist()),
+        weights=tuple(weights.tolist()),
+        seed=seed,
+        cost=H.meter.read() - before,
+    )
+
+
+def _grown_bases(H: SymmetricOperator, steps: int, probes: int, seed: int) -> list[KrylovBasis]:
+    draw = Probes(H.n, seed=seed, stream=Stream.DENSITY, distribution="gaussian", device=H.device, dtype=H.dtype)
+    bases = [KrylovBasis(H.n, H.dtype, H.device) for _ in range(probes)]
+    for number, basis in enumerate(bases):
+        basis.start(draw(number))
+    H.meter.expect(steps * probes)
+    for _ in range(steps):
+        growing = [basis for basis in bases if not basis.exhausted]
+        if not growing:
+            break
+        products = H.matmat(torch.stack([basis.candidate() for basis in growing], 1))
+        for basis, product in zip(growing, products.T, strict=True):
+            basis.absorb(product.contiguous())
+    return bases
+
+
+def _quadrature(basis: KrylovBasis) -> tuple[np.ndarray, np.ndarray]:
+    ritz = basis.ritz()
+    return ritz.values, ritz.coordinates[0] ** 2
+
+
+def _smoothed(nodes: np.ndarray, weights: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray, float]:
+    span = float(nodes[-1] - nodes[0]) or max(abs(float(nodes[0])), 1.0)
+    bandwidth = _RELATIVE_BANDWIDTH * span
+    grid = np.linspace(nodes[0] - _MARGIN * bandwidth, nodes[-1] + _MARGIN * bandwidth, points)
+    density = stats.norm.pdf(grid[:, None], nodes[None, :], bandwidth) @ weights
+    return grid, density, bandwidth

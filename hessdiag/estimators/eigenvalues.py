@@ -1,0 +1,212 @@
+"""The extreme eigenvalues, each with a residual that was measured by a further product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.errors import UsageError
+from hessdiag.estimators.krylov import KrylovBasis, Ritz
+from hessdiag.estimators.power import power_vectors
+from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.results import Eigenpair, EigenvaluesResult
+
+__all__ = ["eigenvalues"]
+
+
+def eigenvalues(
+    H: SymmetricOperator,
+    *,
+    top: int = 5,
+    bottom: int = 1,
+    method: str = "lanczos",
+    rtol: float = 1e-3,
+    max_matvecs: int = 500,
+    seed: int = 0,
+) -> EigenvaluesResult:
+    """The ``top`` algebraically largest and the ``bottom`` smallest eigenvalues of H.
+
+    ``lanczos`` builds one Krylov basis with full reorthogonalisation and takes Ritz values from it, for both
+    ends at once: choose it, it needs the fewest products. ``power`` iterates on shifted and deflated
+    operators, H - cI with c beyond the unwanted end: it needs many more products but stores only the
+    vectors that it finds. In both, each returned pair (lambda, v) is confirmed by one more product:
+    lambda = v.Hv for unit v, residual ||Hv - lambda v||, and some eigenvalue of H lies within that residual.
+
+    A small residual does not prove that no larger eigenvalue exists. Lanczos therefore goes on from a
+    fresh random direction after it has converged, and is done when that changes nothing; this finds
+    repeated and clustered eigenvalues.
+
+    Args:
+        H: the operator, order n.
+        top: how many from the top.
+        bottom: how many from the bottom.
+        method: ``lanczos`` or ``power``.
+        rtol: wanted residual, relative to the largest |eigenvalue| found.
+        max_matvecs: products allowed, confirmation included.
+        seed: of the start vectors.
+
+    Returns:
+        ``converged`` is False, not an error, when a measured residual misses ``rtol``.
+
+    Raises:
+        UsageError: fewer than one eigenvalue asked for, more than n, or ``max_matvecs`` too small.
+    """
+    wanted = _Wanted(top, bottom, rtol)
+    _refuse_bad_request(H.n, wanted, method, max_matvecs)
+    before = H.meter.read()
+    find = _METHODS[method]
+    vectors, matvecs, found_all = find(H, wanted, max_matvecs - wanted.count, seed)
+    products = H.matmat(vectors)
+    values, residuals = _rayleigh(vectors, products)
+    scale = max(float(np.abs(values).max()), 0.0)
+    pairs = sorted(
+        (Eigenpair(float(value), float(residual)) for value, residual in zip(values, residuals, strict=True)),
+        key=lambda pair: -pair.value,
+    )
+    return EigenvaluesResult(
+        method=method,
+        matvecs=matvecs + wanted.count,
+        converged=found_all and bool(np.all(residuals <= rtol * scale)),
+        rtol=rtol,
+        largest=tuple(pairs[:top]),
+        smallest=tuple(reversed(pairs[len(pairs) - bottom :])),
+        seed=seed,
+        cost=H.meter.read() - before,
+    )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """How many eigenpairs from each end, and how well."""
+
+    top: int
+    bottom: int
+    rtol: float
+
+    @property
+    def count(self) -> int:
+        return self.top + self.bottom
+
+    def places(self, size: int) -> np.ndarray:
+        """Where they stand among ``size`` ascending Ritz values."""
+        return np.concatenate([np.arange(self.bottom), np.arange(size - self.top, size)])
+
+
+def _refuse_bad_request(n: int, wanted: _Wanted, method: str, max_matvecs: int) -> None:
+    if method not in _METHODS:
+        raise UsageError(f"method: found {method!r}, expected one of {', '.join(_METHODS)}")
+    if wanted.top < 0 or wanted.bottom < 0 or wanted.count < 1:
+        raise UsageError(f"found top {wanted.top} and bottom {wanted.bottom}, expected at least one eigenvalue")
+    if wanted.count > n:
+        raise UsageError(
+            f"found top {wanted.top} and bottom {wanted.bottom}, but {n} parameters have {n} eigenvalues: ask for fewer"
+        )
+    if max_matvecs < 2 * wanted.count:
+        raise UsageError(
+            f"max_matvecs: found {max_matvecs}, expected at least {2 * wanted.count} "
+            f"(one product to find and one to confirm each of {wanted.count} eigenvalues)"
+        )
+
+
+def _rayleigh(vectors: Tensor, products: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Rayleigh quotients and residual norms of unit columns, in float64."""
+    values, residuals = [], []
+    for v, hv in zip(vectors.T.double(), products.T.double(), strict=True):
+        v = v / torch.linalg.vector_norm(v)
+        value = v @ hv
+        values.append(float(value))
+        residuals.append(float(torch.linalg.vector_norm(hv - value * v)))
+    return np.array(values), np.array(residuals)
+
+
+def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> tuple[Tensor, int, bool]:
+    """Unit vectors (n, top + bottom), the products spent, and whether the search came to its end."""
+    starts = Probes(H.n, seed=seed, stream=Stream.KRYLOV, distribution="gaussian", device=H.device, dtype=H.dtype)
+    basis = KrylovBasis(H.n, H.dtype, H.device)
+    search = _Search(wanted, H.n)
+    fresh = 0
+    while True:
+        if basis.exhausted or search.wants_fresh_start:
+            basis.start(starts(fresh))
+            fresh += 1
+            search.restarted()
+        basis.absorb(H.matvec(basis.candidate()))
+        ritz = basis.ritz()
+        search.look(ritz)
+        H.meter.expect(min(search.forecast(), budget - basis.size) + wanted.count)
+        if search.done or basis.size >= min(budget, H.n):
+            break
+    places = wanted.places(basis.size)
+    return basis.expand(ritz.coordinates[:, places]), basis.size, search.done or basis.size == H.n
+
+
+class _Search:
+    """Decides when Lanczos may stop: all wanted pairs converged, and a fresh direction changed none of them."""
+
+    def __init__(self, wanted: _Wanted, n: int) -> None:
+        self.wanted, self.n = wanted, n
+        self.wants_fresh_start = False
+        self.done = False
+        self._settled: np.ndarray | None = None  # the wanted values when the last fresh direction came in
+        self._quiet_steps = 0
+        self._steps = 0
+        self._first_excess = math.nan
+        self._excess = math.inf
+
+    def restarted(self) -> None:
+        self.wants_fresh_start = False
+        self._quiet_steps = 0
+
+    def look(self, ritz: Ritz) -> None:
+        self._steps += 1
+        self._quiet_steps += 1
+        size = len(ritz.values)
+        if size < self.wanted.count:
+            return
+        places = self.wanted.places(size)
+        scale = float(np.abs(ritz.values).max())
+        values, worst = ritz.values[places], float(ritz.residuals[places].max())
+        self._excess = worst / (self.wanted.rtol * scale) if scale > 0 else 0.0
+        if math.isnan(self._first_excess):
+            self._first_excess = max(self._excess, 1.0)
+        if worst > self.wanted.rtol * scale or size == self.n:
+            self.done = size == self.n
+            return
+        unchanged = self._settled is not None and bool(
+            np.all(np.abs(values - self._settled) <= self.wanted.rtol * scale)
+        )
+        if unchanged:
+            self.done = self._quiet_steps >= self._patience
+        else:
+            self._settled = values
+            self.wants_fresh_start = True
+
+    @property
+    def _patience(self) -> int:
+        """Steps from a fresh direction before it counts as having nothing to add."""
+        return max(5, self._steps // 4)
+
+    def forecast(self) -> float:
+        """Steps still needed, if the residual goes on falling as it did."""
+        if self._settled is not None:
+            return max(self._patience - self._quiet_steps, 0)
+        if not self._excess < self._first_excess or self._excess <= 1:
+            return self._steps + self._patience
+        rate = math.log(self._first_excess / self._excess) / self._steps
+        return math.log(self._excess) / rate + self._patience
+
+
+def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> tuple[Tensor, int, bool]:
+    return power_vectors(H, top=wanted.top, bottom=wanted.bottom, rtol=wanted.rtol, budget=budget, seed=seed)
+
+
+_METHODS: dict[str, Callable[[SymmetricOperator, _Wanted, int, int], tuple[Tensor, int, bool]]] = {
+    "lanczos": _lanczos,
+    "power": _power,
+}

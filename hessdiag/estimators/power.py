@@ -1,0 +1,114 @@
+"""Power iteration that finds the wanted end of an indefinite spectrum: shifted, and deflated by what is found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.estimators.probes import Probes, Stream
+
+__all__ = ["power_vectors"]
+
+_SURVEY_STEPS = 8
+
+
+def power_vectors(
+    H: SymmetricOperator, *, top: int, bottom: int, rtol: float, budget: int, seed: int
+) -> tuple[Tensor, int, bool]:
+    """Approximate eigenvectors of both ends by iterating on s(H - cI), s = +1 for the top and -1 for the bottom.
+
+    Plain power iteration converges to the eigenvalue of largest magnitude, or, with two of equal magnitude
+    and opposite sign, to none. The shift c, a little beyond the unwanted end, makes the wanted end the
+    largest in magnitude. Vectors already found are projected out at every step. The rate is
+    (lambda_2 - c) / (lambda_1 - c) a step.
+
+    Args:
+        H: the operator, order n.
+        top: how many vectors from the top.
+        bottom: how many from the bottom.
+        rtol: a vector is done at ||Hv - lambda v|| <= rtol times the largest |Rayleigh quotient| seen.
+        budget: products allowed in all.
+        seed: of the start vectors.
+
+    Returns:
+        Unit vectors (n, top + bottom), the products spent, and whether all met ``rtol``.
+    """
+    iteration = _PowerIteration(H, rtol, budget, seed)
+    wanted = [1] * top + [-1] * bottom
+    shifts = iteration.shifts()
+    for place, sign in enumerate(wanted):
+        # What is left is shared out, so that a hard vector cannot starve those after it.
+        share = (budget - iteration.spent) // (len(wanted) - place)
+        iteration.find(sign, shifts[sign], max(share, 1))
+    return torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged
+
+
+class _PowerIteration:
+    """The vectors found so far and the products spent."""
+
+    def __init__(self, H: SymmetricOperator, rtol: float, budget: int, seed: int) -> None:
+        self.H, self.rtol, self.budget = H, rtol, budget
+        self.found: list[Tensor] = []
+        self.spent = 0
+        self.all_converged = True
+        self._scale = 0.0
+        self._starts = Probes(
+            H.n, seed=seed, stream=Stream.POWER, distribution="gaussian", device=H.device, dtype=H.dtype
+        )
+
+    def shifts(self) -> dict[int, float]:
+        """A shift for each sign, from a short look at both ends: just beyond the unwanted end, or none."""
+        steps = min(_SURVEY_STEPS, max(self.budget // 8, 1))
+        v = self._start(0)
+        norm = 0.0
+        for _ in range(steps):
+            product = self._product(v)
+            v = self._unit(product, v)
+            norm = max(norm, float(torch.linalg.vector_norm(product)))
+        ends = {}
+        for sign in (1, -1):
+            v, quotient = self._start(sign), 0.0
+            for _ in range(steps):
+                product = self._product(v)
+                quotient = float(v.double() @ product.double())
+                v = self._unit(sign * product + norm * v, v)
+            ends[sign] = quotient
+        return {1: min(1.1 * ends[-1], 0.0), -1: max(1.1 * ends[1], 0.0)}
+
+    def find(self, sign: int, shift: float, allowance: int) -> None:
+        """Iterate on sign (H - shift I), orthogonal to what is found, and keep the vector."""
+        v = self._projected(self._start(2 + len(self.found)))
+        v = self._unit(v, v)
+        for _ in range(allowance):
+            product = self._projected(self._product(v))
+            quotient = float(v.double() @ product.double())
+            self._scale = max(self._scale, abs(quotient))
+            residual = float(torch.linalg.vector_norm(product.double() - quotient * v.double()))
+            self.H.meter.expect(max(self.budget - self.spent, 0))
+            if residual <= self.rtol * self._scale:
+                break
+            v = self._unit(self._projected(sign * (product - shift * v)), v)
+        else:
+            self.all_converged = False
+        self.found.append(v)
+
+    def _product(self, v: Tensor) -> Tensor:
+        self.spent += 1
+        product: Tensor = self.H.matvec(v)
+        return product
+
+    def _start(self, number: int) -> Tensor:
+        v = self._starts(number + 1)
+        return v / torch.linalg.vector_norm(v)
+
+    def _projected(self, v: Tensor) -> Tensor:
+        for _ in range(2):  # once leaves rounding behind
+            for other in self.found:
+                v = v - other * (other @ v)
+        return v
+
+    @staticmethod
+    def _unit(v: Tensor, otherwise: Tensor) -> Tensor:
+        norm = float(torch.linalg.vector_norm(v))
+        return v / norm if norm > 0 else otherwise

@@ -1,0 +1,166 @@
+"""What one batch is, however the data give it: inputs, targets, a count of examples, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hessdiag.errors import DataError
+
+__all__ = ["Batch", "Fingerprint", "read_batch"]
+
+_SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of the spec. ``inputs`` is a tensor, a tuple, a dict, or an object with ``.to(device)``."""
+
+    index: int
+    inputs: Any
+    targets: Any
+    examples: int
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The batch on ``device``, floating-point inputs in the model's ``dtype``, integer targets as int64.
+
+        Targets of half-precision models stay in float32: there the loss is computed.
+        """
+        target_dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        inputs, targets = _moved(self.inputs, device, dtype), _moved(self.targets, device, target_dtype)
+        if isinstance(targets, Tensor) and targets.dtype in _SMALL_INTEGERS:
+            targets = targets.to(torch.int64)
+        return Batch(self.index, inputs, targets, self.examples)
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors in it."""
+        return sum(leaf.nbytes for _, leaf in _leaves((self.inputs, self.targets)) if isinstance(leaf, Tensor))
+
+    def shapes(self) -> str:
+        """The inputs' shapes and dtypes, for messages."""
+        shown = [
+            f"{path or 'tensor'} {tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+            for path, leaf in _leaves(self.inputs)
+            if isinstance(leaf, Tensor)
+        ]
+        return ", ".join(shown) or type(self.inputs).__name__
+
+
+def read_batch(raw: Any, index: int, *, keep_targets_in: bool = False) -> Batch:
+    """Split what the data gave into inputs and targets.
+
+    Args:
+        raw: ``(inputs, targets)``; or a mapping with the targets under one of ``labels``, ``label``,
+            ``targets``, ``target``, ``y``; or an object with ``.to(device)`` and ``.y`` (a graph batch).
+        index: the batch's place in the spec's order.
+        keep_targets_in: leave the targets inside a mapping, for a model that computes its own loss.
+
+    Raises:
+        DataError: the batch has another form, or no examples.
+    """
+    inputs, targets = _split(raw, index, keep_targets_in)
+    inputs, targets = _as_tensors(inputs), _as_tensors(targets)
+    examples = _count(targets) if targets is not None else None
+    if examples is None:
+        examples = _count(inputs)
+    if examples is None:
+        raise DataError(f"batch {index}: found no tensor in it to count its examples by")
+    return Batch(index, inputs, targets, examples)
+
+
+def _split(raw: Any, index: int, keep_targets_in: bool) -> tuple[Any, Any]:
+    if isinstance(raw, Mapping):
+        key = next((key for key in TARGET_KEYS if key in raw), None)
+        if keep_targets_in:
+            return dict(raw), raw[key] if key else None
+        if key is None:
+            raise DataError(
+                f"batch {index}: found a mapping with keys {sorted(map(str, raw))}, "
+                f"expected the targets under one of {', '.join(TARGET_KEYS)}"
+            )
+        return {name: item for name, item in raw.items() if name != key}, raw[key]
+    if isinstance(raw, (tuple, list)) and len(raw) == 2:
+        return raw[0], raw[1]
+    if hasattr(raw, "to") and hasattr(raw, "y") and not isinstance(raw, Tensor):
+        return raw, raw.y
+    found = f"{type(raw).__name__} of length {len(raw)}" if hasattr(raw, "__len__") else type(raw).__name__
+    raise DataError(f"batch {index}: found a {found}, expected (inputs, targets) or a mapping with the targets in it")
+
+
+def _as_tensors(item: Any) -> Any:
+    """Arrays to tensors; lists (what a DataLoader makes of tuples) to tuples."""
+    if isinstance(item, np.ndarray):
+        return torch.from_numpy(item)
+    if isinstance(item, Mapping):
+        return {name: _as_tensors(value) for name, value in item.items()}
+    if isinstance(item, (tuple, list)):
+        return tuple(_as_tensors(value) for value in item)
+    return item
+
+
+def _moved(item: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(item, Tensor):
+        return item.to(device, dtype) if item.is_floating_point() else item.to(device)
+    if isinstance(item, dict):
+        return {name: _moved(value, device, dtype) for name, value in item.items()}
+    if isinstance(item, tuple):
+        return tuple(_moved(value, device, dtype) for value in item)
+    return item.to(device) if hasattr(item, "to") else item
+
+
+def _count(item: Any) -> int | None:
+    graphs = getattr(item, "num_graphs", None)
+    if isinstance(graphs, int):
+        return graphs
+    for _, leaf in _leaves(item):
+        if isinstance(leaf, Tensor) and leaf.ndim > 0:
+            return int(leaf.shape[0])
+    return None
+
+
+def _leaves(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(item, Mapping):
+        for name in sorted(item, key=str):
+            yield from _leaves(item[name], f"{path}.{name}" if path else str(name))
+    elif isinstance(item, (tuple, list)):
+        for place, value in enumerate(item):
+            yield from _leaves(value, f"{path}[{place}]")
+    elif hasattr(item, "to_dict") and not isinstance(item, Tensor):
+        yield from _leaves(item.to_dict(), path)
+    else:
+        yield path, item
+
+
+class Fingerprint:
+    """A hash of the data in order, the same for every split into batches.
+
+    Each tensor in the batch's structure is hashed row after row across batches; the digest covers their
+    dtypes and trailing shapes too. Changing a value or the order of the examples changes it.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, Any] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Take in the next batch."""
+        for path, leaf in _leaves({"inputs": batch.inputs, "targets": batch.targets}):
+            if isinstance(leaf, Tensor):
+                shape = list(leaf.shape[1:])
+                name = json.dumps([path, str(leaf.dtype), shape])
+                content: Any = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            else:
+                name, content = json.dumps([path, type(leaf).__name__]), repr(leaf).encode()
+            self._hashes.setdefault(name, hashlib.sha256()).update(content)
+
+    def digest(self) -> str:
+        """The fingerprint of all that was added."""
+        parts = {name: item.hexdigest() for name, item in self._hashes.items()}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

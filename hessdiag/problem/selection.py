@@ -1,0 +1,52 @@
+"""Which parameters are measured: glob patterns over the names of those that require a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from hessdiag.errors import MeasurementError
+
+__all__ = ["select_parameters"]
+
+
+def select_parameters(
+    model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient and match ``include`` but not ``exclude``, in the model's order.
+
+    A tied parameter appears once, under its first name.
+
+    Raises:
+        MeasurementError: a pattern that matches nothing, or nothing selected.
+    """
+    names = dict(model.named_parameters())
+    if not names:
+        raise MeasurementError("parameters: the model has none, so there is nothing to differentiate by")
+    for pattern in (*include, *exclude):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise MeasurementError(
+                f"parameters: pattern {pattern!r} matches none of the model's {len(names)} parameters "
+                f"({_first(list(names))}): correct it, or drop it"
+            )
+    matching = {
+        name: parameter
+        for name, parameter in names.items()
+        if any(fnmatchcase(name, pattern) for pattern in include)
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+    }
+    selected = {name: p for name, p in matching.items() if p.requires_grad and p.is_floating_point()}
+    if not selected:
+        why = (
+            f"the {len(matching)} that match are frozen (requires_grad is False): unfreeze them in the model's factory"
+            if matching
+            else "every one that include takes is taken away by exclude"
+        )
+        raise MeasurementError(f"parameters: include {list(include)}, exclude {list(exclude)} select nothing: {why}")
+    return selected
+
+
+def _first(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
