@@ -25,16 +25,17 @@ _LABEL = len("1e-12")
 def density(result: DensityResult, canvas: Canvas) -> Iterator[RenderableType]:
     """The plot, and what it was smoothed with: what is narrower than that cannot be seen in it."""
     yield heading(canvas, "Spectral density")
-    width = max(canvas.figure_width - INDENT - _LABEL - len(" │") - len(" λ"), 10)
-    heights = _columns(result.grid, result.density, width) if len(result.grid) > 1 else []
+    width = max(canvas.figure_width - INDENT - _LABEL - len(" │") - len(canvas.plain(" λ").rstrip()), 10)
+    drawable = len(result.grid) > 1 and result.grid[-1] > result.grid[0]
+    heights = _columns(result.grid, result.density, width) if drawable else []
     if max(heights, default=0.0) > 0:
         for label, cells in _plot(heights):
             axis = canvas.text(f"{label:>{_LABEL}}{' ┤' if label else ' │'}", "dim")
             yield line(canvas, Text.assemble(axis, canvas.text(cells, "cyan")))
         for row in _axis(result.grid[0], result.grid[-1], width):
-            yield line(canvas, row, "dim")
+            yield line(canvas, canvas.text(row, "dim"))
     else:
-        yield note(canvas, "nothing to draw: the density is zero on its grid")
+        yield note(canvas, "nothing to draw: no density on this grid")
     yield note(
         canvas,
         f"log scale; {count(result.steps, 'Lanczos step')}, {count(result.probes, 'probe')}, "
@@ -80,7 +81,7 @@ def _axis(low: float, high: float, width: int) -> Iterator[str]:
     taken = 0
     for tick in _ticks(low, high, max(width // 8, 1)):
         column = min(int((tick - low) / (high - low) * width), width - 1)
-        shown = f"{tick:g}"
+        shown = number(tick, 12)
         start = min(max(column + _LABEL - len(shown) // 2, 0), len(labels) - len(shown))
         rule[column] = "┬"
         if start >= taken:

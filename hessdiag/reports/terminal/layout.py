@@ -57,12 +57,14 @@ def alert(canvas: Canvas, content: str) -> RenderableType:
 def table(canvas: Canvas, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> RenderableType:
     """A table without lines; its columns are as wide as what stands in them."""
     cells = [[cell if isinstance(cell, Text) else canvas.text(cell) for cell in row] for row in rows]
-    titles = [canvas.text(column.title, "dim") for column in columns]
+    titles = [canvas.text(column.title) for column in columns]
     widths = [max(map(_width, texts)) for texts in zip(titles, *cells, strict=True)]
     needed = sum(0 if column.folded else width + GAP for column, width in zip(columns, widths, strict=True))
     # In a very narrow window rich would crop what may not wrap, and a cropped number is a wrong one.
     fits = needed + _NARROW * any(column.folded for column in columns) <= canvas.width
-    result = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=any(map(_width, titles)))
+    result = Table(
+        box=None, header_style="dim", padding=(0, GAP, 0, 0), pad_edge=False, show_header=any(map(_width, titles))
+    )
     for column, title in zip(columns, titles, strict=True):
         result.add_column(title, justify=column.justify, no_wrap=fits and not column.folded, overflow="fold")
     for row in cells:

@@ -10,12 +10,15 @@ from rich.console import RenderableType
 from hessdiag.reports.numbers import align, count, interval, measured, number, percent
 from hessdiag.reports.terminal.bars import signed_bars
 from hessdiag.reports.terminal.canvas import Canvas
-from hessdiag.reports.terminal.layout import GAP, INDENT, Column, alert, heading, line, note, split_name, table
+from hessdiag.reports.terminal.layout import GAP, INDENT, Cell, Column, alert, heading, line, note, split_name, table
 from hessdiag.results import GroupTrace, TraceResult
 
 __all__ = ["trace"]
 
+_NAME = "parameter group"
+_TITLES = ("size", "trace ± stderr", "share")
 _SHOWN = 12
+_FOLDED = 40  # where names must be folded, lines of this length read well
 _BAR = (8, 24)  # the narrowest bar that is still a bar, and the widest that is worth the room
 
 
@@ -50,27 +53,20 @@ def _advice(result: TraceResult) -> str:
 def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
     ranked = sorted(result.groups, key=lambda group: -abs(group.value))
     shown, rest = ranked[:_SHOWN], ranked[_SHOWN:]
-    sizes = [count(group.parameters) for group in shown]
-    values = align([measured(group.value, group.stderr) for group in shown])
-    shares = [_share(group.value, result) for group in shown]
-    names, bar = _widths(shown, [sizes, values, shares], canvas)
+    names = [canvas.literal(group.name) for group in shown]
+    columns = [
+        [count(group.parameters) for group in shown],
+        align([measured(group.value, group.stderr) for group in shown]),
+        [_share(group.value, result) for group in shown],
+    ]
+    width, bar = _widths(names, columns, canvas)
+    cells: list[Sequence[Cell]] = [[split_name(name, width, hang=2) for name in names], *columns]
+    titles = [Column(_NAME, "left"), *map(Column, _TITLES)]
+    if bar >= _BAR[0]:
+        cells.append(signed_bars(canvas, [group.value for group in shown], bar))
+        titles.append(Column("", "left"))
     yield canvas.text("")
-    yield table(
-        canvas,
-        [
-            Column("parameter group", "left"),
-            Column("size"),
-            Column("trace ± stderr"),
-            Column("share"),
-            Column("", "left"),
-        ],
-        [
-            (split_name(canvas.literal(group.name), names, hang=2), size, value, share, drawn)
-            for group, size, value, share, drawn in zip(
-                shown, sizes, values, shares, signed_bars(canvas, [g.value for g in shown], bar), strict=True
-            )
-        ],
-    )
+    yield table(canvas, titles, list(zip(*cells, strict=True)))
     if rest:
         yield note(canvas, _rest(rest, result))
 
@@ -88,14 +84,17 @@ def _rest(rest: Sequence[GroupTrace], result: TraceResult) -> str:
     return f"and {groups} {measured(value, bound)} at most ({_share(value, result)}); all are in the JSON"
 
 
-def _widths(shown: Sequence[GroupTrace], columns: Sequence[Sequence[str]], canvas: Canvas) -> tuple[int, int]:
-    """How wide the names and the bars may be: names first, but never at the price of the last bar."""
-    titles = ("size", "trace ± stderr", "share")
+def _widths(names: Sequence[str], columns: Sequence[Sequence[str]], canvas: Canvas) -> tuple[int, int]:
+    """How wide the names and the bars may be. Names come first; a window too narrow for both has no bars."""
     fixed = sum(
         max(cell_len(canvas.plain(cell)) for cell in (title, *column)) + GAP
-        for title, column in zip(titles, columns, strict=True)
+        for title, column in zip(_TITLES, columns, strict=True)
     )
     room = canvas.width - INDENT - fixed - 2 * GAP
-    longest = max(cell_len(canvas.literal(group.name)) for group in shown)
-    names = max(min(longest, room - _BAR[0]), len("parameter group"))
-    return names, min(max(room - names, _BAR[0]), _BAR[1])
+    lengths = sorted(cell_len(name) for name in names)
+    limit = max(room - _BAR[0], len(_NAME))
+    if lengths[-1] <= limit:
+        width = max(lengths[-1], len(_NAME))
+    else:  # one name of monstrous length must not push all the bars away
+        width = min(max([_FOLDED, *(length for length in lengths if length <= limit)]), limit)
+    return width, min(room - width, _BAR[1])
