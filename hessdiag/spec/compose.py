@@ -54,12 +54,16 @@ def compose(text: str, file: str, *, placed: bool = True) -> tuple[Node | None, 
     except (ValueError, OverflowError):  # PyYAML on an escape such as "\UFFFFFFFF"
         builder.fault(loader.get_mark(), "not valid YAML: an escape stands for no character")
     except _TooMuchError as error:
-        builder.fault(None, str(error))
+        builder.fault(error.mark, str(error))
     return root, builder.faults
 
 
 class _TooMuchError(Exception):
-    """Nested or repeated beyond what any spec needs."""
+    """Repeated beyond what any spec needs."""
+
+    def __init__(self, mark: yaml.Mark | None) -> None:
+        self.mark = mark
+        super().__init__(f"found more than {_MOST_NODES} values, expected a spec; are aliases repeated?")
 
 
 class _Loader(Reader, Scanner, Parser, Composer, CoreResolver):
@@ -106,7 +110,7 @@ class _Builder:
     def node(self, source: yaml.Node, key: Place | None, path: Path) -> Node:
         self._count += 1
         if self._count > _MOST_NODES:  # a few lines of aliases to aliases can mean billions of values
-            raise _TooMuchError(f"found more than {_MOST_NODES} values, expected a spec; are aliases repeated?")
+            raise _TooMuchError(source.start_mark)
         place = self.place(source.start_mark)
         return Node(self._value(source, path), place, key or place)
 
@@ -189,4 +193,5 @@ def _unreadable(text: str, builder: _Builder, error: ReaderError) -> Diagnostic:
     before = text[: error.position]
     line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
     mark = yaml.Mark(builder.file, error.position, line, column, None, 0)
-    return builder.place(mark).fault(f"found the control character U+{ord(error.character):04X}; remove it")
+    code: Any = error.character  # an int, whatever its annotation says
+    return builder.place(mark).fault(f"found the control character U+{code:04X}; remove it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
@@ -79,8 +79,8 @@ def _wrong(detail: ErrorDetails, node: Node) -> str:
 
 def _hint(value: Any, context: dict[str, Any]) -> str:
     if isinstance(value, str):
-        if near := difflib.get_close_matches(value, context.get("names", ()), n=1):
-            return f"; did you mean {near[0]}?"
+        if near := _near(value, context.get("names", ())):
+            return f"; did you mean {near}?"
         if "number" in context["phrase"] and needs_quotes(value):
             return "; remove the quotes"
     elif context["phrase"] == "text" and isinstance(value, (bool, int, float)):
@@ -91,8 +91,14 @@ def _hint(value: Any, context: dict[str, Any]) -> str:
 def _advice(detail: ErrorDetails) -> str:
     *location, key = detail["loc"]
     keys = list(_fields(location))
-    near = difflib.get_close_matches(str(key), keys, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of: {', '.join(keys)}"
+    near = _near(str(key), keys)
+    return f"did you mean {near}?" if near else f"expected one of: {', '.join(keys)}"
+
+
+def _near(word: str, words: Sequence[str]) -> str | None:
+    # Looser than this, "normal" is taken for "binomial".
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.75)
+    return matches[0] if matches else None
 
 
 def _description(location: _Path) -> str:

@@ -56,8 +56,10 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
 
 
 def _not_a_mapping(root: Node) -> Diagnostic:
-    found = "the file is empty" if root.value is None else f"found {show(root.plain())} at the top"
-    return root.place.fault(f"{found}; expected a mapping with the keys model and data")
+    expected = "expected a mapping with the keys model and data"
+    if root.value is None:  # after comments, PyYAML's place is the end of the file
+        return Diagnostic(root.place.file, 1, 1, f"found an empty file; {expected}")
+    return root.place.fault(f"found {show(root.plain())} at the top; {expected}")
 
 
 def _resolve_alias(root: Node) -> list[Diagnostic]:

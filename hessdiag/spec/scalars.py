@@ -77,11 +77,13 @@ def show(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")
     if isinstance(value, dict):
-        return "a mapping"
+        return "a mapping" if value else "an empty mapping"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if not isinstance(value, str):
         return str(value)
+    if not value:
+        return "'' (empty)"
     short = value if len(value) <= 60 else value[:57] + "..."
     # "1:30" and "1_000" are text in any case, but numbers to who reads YAML 1.1 or Python.
     return f"{short!r}{' (text)' if needs_quotes(value) or value[:1].isdigit() else ''}"

@@ -108,10 +108,11 @@ Inputs = Annotated[
 class NpzData(StrictModel):
     """Arrays of a NumPy archive; the first axis counts the examples."""
 
-    format: Annotated[DataFormat, one_of(DataFormat)] = Field(description="The format of the data.")
+    format: Annotated[DataFormat, one_of(DataFormat)] = Field(description="The format of the data: npz.")
     path: Text = Field(description="The file, relative to the spec's folder.")
     inputs: Inputs = Field(
-        description="One array: model(x). A list: model(*x). A mapping from argument to array: model(**x)."
+        description="An array name, for model(x); a list of them, for model(*x); "
+        "or a mapping from argument to array name, for model(**x)."
     )
     targets: OptionalText = Field(
         default=None, description="The array of targets; may be omitted only where the loss is `model`."
@@ -171,6 +172,7 @@ def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+_SCALE = r"\s*\+?[0-9.]+([eE][-+]?[0-9]+)?\s*"
 _SCALE_SCHEMA = {"type": "number", "exclusiveMinimum": 0}
 
 Sigmas = Annotated[
@@ -183,7 +185,7 @@ Sigmas = Annotated[
             "anyOf": [
                 _SCALE_SCHEMA,
                 {"type": "array", "items": _SCALE_SCHEMA, "minItems": 1, "uniqueItems": True},
-                {"type": "string", "pattern": r"^[^:,]+(:[^:,]+:\s*[0-9]+\s*|(,[^:,]+)*)$"},
+                {"type": "string", "pattern": f"^{_SCALE}(:{_SCALE}:\\s*[0-9]+\\s*|(,{_SCALE})*)$"},
             ],
         }
     ),
