@@ -37,7 +37,7 @@ def gap(result: GapResult, canvas: Canvas) -> Iterator[RenderableType]:
     )
     if result.rss is not None:
         root = percent(math.sqrt(result.rss))
-        yield line(canvas, f"RSS = {number(result.rss, 3)} (its root: {root})")
+        yield line(canvas, f"RSS = {number(result.rss, 3)} (root mean square {root})")
         yield note(canvas, "RSS is the mean squared relative deviation; single rows can be further off")
     noise = _NOISE.get(result.noise, result.noise)
     yield note(canvas, f"{result.distribution}, {result.estimator}, {count(result.draws, 'draw')} for each σ, {noise}")
