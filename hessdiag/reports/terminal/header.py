@@ -58,5 +58,5 @@ def _means(report: Report) -> str:
     parts = [target.dtype, target.device]
     if target.engine is not None:
         error = target.engine.relative_error
-        parts.append(target.engine.name + (f" (rel. error {number(error, 2)})" if error is not None else ""))
+        parts.append(target.engine.name + (f" (rel. error {error:.0e})" if error is not None else ""))
     return ", ".join([*parts, f"seed {report.seed}"])
