@@ -7,36 +7,31 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
     Tag,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from hessdiag.spec.audit import AuditSpec, DensitySpec, EigenvaluesSpec, GapSpec, TraceSpec
 from hessdiag.spec.fields import (
     Globs,
     OptionalText,
-    Positive,
     StrictModel,
     Text,
     Whole0,
     Whole1,
-    Whole2,
-    Whole16,
     chosen_by,
     expected,
     one_of,
 )
 from hessdiag.spec.losses import CrossEntropySpec, LossSpec
-from hessdiag.spec.names import DataFormat, Distribution, EigenvalueMethod, GapEstimator, TraceMethod
+from hessdiag.spec.names import DataFormat
 from hessdiag.spec.references import is_dotted_name, split_reference
-from hessdiag.spec.sigmas import SIGMA_FORMS, check_distinct, parse_sigmas
 
 __all__ = [
     "AuditSpec",
@@ -133,96 +128,6 @@ class ParametersSpec(StrictModel):
         default=("*",), description="Glob patterns over parameter names."
     )
     exclude: Globs = Field(default=(), description="Glob patterns over parameter names.")
-
-
-class EigenvaluesSpec(StrictModel):
-    """Extreme eigenvalues."""
-
-    top: Whole1 = Field(default=5, description="How many from the algebraically largest down.")
-    bottom: Whole0 = Field(default=1, description="How many from the algebraically smallest up.")
-    method: Annotated[EigenvalueMethod, one_of(EigenvalueMethod)] = Field(
-        default="lanczos", description="How they are found."
-    )
-    rtol: Positive = Field(default=1e-3, description="Residual at most rtol times the largest |eigenvalue| found.")
-    max_matvecs: Whole1 = Field(default=500, description="The most Hessian-vector products.")
-
-
-class TraceSpec(StrictModel):
-    """The trace, whole and by parameter group."""
-
-    method: Annotated[TraceMethod, one_of(TraceMethod)] = Field(default="auto", description="How it is estimated.")
-    rtol: Positive = Field(
-        default=0.05, description="Stop when the half-width of the 95 % interval is at most rtol times |value|."
-    )
-    max_matvecs: Whole2 = Field(default=2000, description="The most Hessian-vector products.")
-
-
-def _read_sigma(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_sigmas(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return (value,)
-    if not isinstance(value, (list, tuple)):
-        raise expected(SIGMA_FORMS)
-    return value
-
-
-def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
-    check_distinct(values)
-    return values
-
-
-_SCALE = r"\s*\+?[0-9.]+([eE][-+]?[0-9]+)?\s*"
-_SCALE_SCHEMA = {"type": "number", "exclusiveMinimum": 0}
-
-Sigmas = Annotated[
-    tuple[Positive, ...],
-    Field(strict=False, min_length=1),
-    AfterValidator(_distinct),
-    BeforeValidator(_read_sigma),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _SCALE_SCHEMA,
-                {"type": "array", "items": _SCALE_SCHEMA, "minItems": 1, "uniqueItems": True},
-                {"type": "string", "pattern": f"^{_SCALE}(:{_SCALE}:\\s*[0-9]+\\s*|(,{_SCALE})*)$"},
-            ],
-        }
-    ),
-]
-
-
-class GapSpec(StrictModel):
-    """The noise gap F(W) - f(W) against sigma^2/2 Tr[H]."""
-
-    sigma: Sigmas = Field(
-        default=(0.008, 0.01, 0.012),
-        description='Noise scales, in units of the weights: a number, a list, "start:stop:count", "0.02,0.03".',
-    )
-    draws: Whole2 = Field(default=100, description="Noise draws at each scale.")
-    estimator: Annotated[GapEstimator, one_of(GapEstimator)] = Field(
-        default="two-sided", description="(f(W+U) + f(W-U))/2 - f(W), or f(W+U) - f(W)."
-    )
-    distribution: Annotated[Distribution, one_of(Distribution)] = Field(
-        default="gaussian", description="The noise; each has variance sigma^2."
-    )
-
-
-class DensitySpec(StrictModel):
-    """The spectral density by stochastic Lanczos quadrature."""
-
-    steps: Whole2 = Field(default=80, description="Lanczos steps for each probe.")
-    probes: Whole1 = Field(default=4, description="Random probes.")
-    points: Whole16 = Field(default=256, description="Points of the grid on which the density is given.")
-
-
-class AuditSpec(StrictModel):
-    """What is measured; null skips a part."""
-
-    eigenvalues: EigenvaluesSpec | None = Field(default=EigenvaluesSpec(), description="Extreme eigenvalues.")
-    trace: TraceSpec | None = Field(default=TraceSpec(), description="The trace.")
-    gap: GapSpec | None = Field(default=GapSpec(), description="The noise gap.")
-    density: DensitySpec | None = Field(default=None, description="The spectral density; omitted: skipped.")
 
 
 class Spec(StrictModel):

@@ -1,22 +1,14 @@
-"""A folder with the files that a spec names, and a reader of marked specs."""
+"""A folder with the files that a spec names, and readers of texts in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from spec_texts import Faults, Load
 
 from hessdiag.errors import SpecError
 from hessdiag.spec import Spec, load_spec
-
-BASE = """\
-model: {class_path: model.py:build}
-data: {format: npz, path: digits.npz, inputs: x, targets: y}
-"""
-
-Load = Callable[..., Spec]
-Faults = Callable[..., list[tuple[int | None, int | None, str]]]
 
 
 @pytest.fixture
@@ -51,10 +43,3 @@ def faults(load: Load, folder: Path) -> Faults:
         return [(f.line, f.column, f.message.replace(str(folder), "DIR")) for f in caught.value.diagnostics]
 
     return of_text
-
-
-def marked(text: str) -> tuple[str, int, int]:
-    """Take the mark § out of a text, and say at which line and column it stood."""
-    before, mark, after = text.partition("§")
-    assert mark
-    return before + after, before.count("\n") + 1, len(before) - before.rfind("\n")

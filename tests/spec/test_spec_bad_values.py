@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BASE, Faults, Load, marked
+from spec_texts import BASE, Faults, Load, marked
 
 LOSSES = 'cross_entropy, mse, bce_with_logits, nll, causal_lm or model; or "file.py:name"'
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import BASE, Faults, Load, marked
+from spec_texts import BASE, Faults, Load, marked
 
 
 @pytest.mark.parametrize(

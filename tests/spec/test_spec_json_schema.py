@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import BASE, Load
+from spec_texts import BASE, Load
 from test_spec_bad_values import BAD, BAD_DATA, BAD_HEAD
 from test_spec_load import CONTRACT
 

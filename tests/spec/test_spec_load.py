@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import BASE, Faults, Load
 from pydantic import ValidationError
+from spec_texts import BASE, Faults, Load
 
 from hessdiag.errors import SpecError
 from hessdiag.spec import load_spec

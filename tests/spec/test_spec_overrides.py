@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import BASE, Faults, Load
+from spec_texts import BASE, Faults, Load
 
 from hessdiag.errors import SpecError
 

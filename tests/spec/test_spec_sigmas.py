@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from conftest import BASE, Load
+from spec_texts import BASE, Load
 
 from hessdiag.spec import parse_sigmas
 

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from conftest import BASE, Faults, Load, marked
+from spec_texts import BASE, Faults, Load, marked
 
 from hessdiag.errors import UsageError
 from hessdiag.spec import load_spec
