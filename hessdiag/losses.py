@@ -8,7 +8,7 @@ carry the graph; unit losses are computed in at least float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,8 +75,16 @@ class CrossEntropy:
         return _sum(units), _class_count(targets, weight, self.ignore_index, logits)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _check_tensors("cross_entropy", outputs, targets)
         if not targets.is_floating_point():
             _check_classes(outputs, targets, self.ignore_index, self.weight)
+        elif targets.shape != outputs.shape:
+            raise DataError(
+                f"cross_entropy: found targets {tuple(targets.shape)} of type {_name(targets.dtype)}, expected int64 "
+                f"class numbers, or probabilities of the outputs' shape {tuple(outputs.shape)}"
+            )
+        else:
+            _check_weights(outputs, self.weight)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class NegativeLogLikelihood:
         return _sum(units), _class_count(targets, weight, self.ignore_index, logs)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _check_tensors("nll", outputs, targets)
         _check_classes(outputs, targets, self.ignore_index, self.weight)
 
 
@@ -119,6 +128,7 @@ class CausalLM:
         return _sum(units), _class_count(following, None, self.ignore_index, logits)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _check_tensors("causal_lm", outputs, targets)
         if outputs.ndim != 3 or outputs.shape[:2] != targets.shape:
             raise DataError(
                 f"causal_lm: found outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}, "
@@ -159,11 +169,14 @@ class BCEWithLogits:
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         _check_same_elements("bce_with_logits", outputs, targets)
-        if self.pos_weight is not None and len(self.pos_weight) not in (1, outputs.shape[-1]):
+        # The batch is no output: a weight for each example would depend on the split.
+        last = outputs.shape[-1] if outputs.ndim > 1 else 1
+        if self.pos_weight is not None and len(self.pos_weight) not in (1, last):
             raise DataError(
-                f"bce_with_logits: found {len(self.pos_weight)} pos_weight, "
-                f"expected one for each of the {outputs.shape[-1]} outputs"
+                f"bce_with_logits: found {len(self.pos_weight)} pos_weight, expected one for each of the {last} outputs"
             )
+        if not targets.numel():
+            return
         low, high = float(targets.min()), float(targets.max())
         if low < 0 or high > 1:
             raise DataError(f"bce_with_logits: found targets from {low:g} to {high:g}, expected them within [0, 1]")
@@ -179,10 +192,10 @@ class ModelLoss:
     ignore_index: int = -100
 
     def __call__(self, outputs: Any, targets: Any, examples: int) -> Totals:
-        if isinstance(outputs, tuple) and len(outputs) == 2:
+        mean = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else getattr(outputs, "loss", None)
+        if mean is None and isinstance(outputs, tuple) and len(outputs) == 2:
             total, count = outputs
             return _scalar64(total), _count(count, total)
-        mean = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else getattr(outputs, "loss", None)
         if not isinstance(mean, Tensor):
             raise DataError(
                 f"loss 'model': the model returned a {type(outputs).__name__}, "
@@ -190,7 +203,9 @@ class ModelLoss:
             )
         if not isinstance(targets, Tensor) or targets.is_floating_point():
             return _scalar64(mean) * examples, _count(examples, mean)
-        count = (targets != self.ignore_index).sum().to(torch.float64)
+        count = _class_count(targets, None, self.ignore_index, mean)
+        if not count:  # the mean over nothing is NaN, and so would be 0 times it
+            return torch.zeros_like(count), count
         return _scalar64(mean) * count, count
 
     def check(self, outputs: Any, targets: Any) -> None:
@@ -251,7 +266,7 @@ def as_loss(loss: str | Loss | Callable[[Any, Any], Any]) -> Loss:
         return loss
     if isinstance(loss, nn.modules.loss._Loss):
         return _from_module(loss)
-    if loss in _FUNCTIONS:
+    if isinstance(loss, Hashable) and loss in _FUNCTIONS:
         return _FUNCTIONS[loss]()
     if callable(loss):
         return FunctionLoss(loss)
@@ -271,15 +286,17 @@ def _from_module(module: nn.modules.loss._Loss) -> Loss:
         raise UsageError(f"loss: found {module} with reduction {module.reduction!r}, expected reduction 'mean'")
     weight = getattr(module, "weight", None)
     weights = None if weight is None else tuple(weight.tolist())
-    if isinstance(module, nn.CrossEntropyLoss):
+    # The very classes: a subclass computes what it likes.
+    if type(module) is nn.CrossEntropyLoss:
         return CrossEntropy(module.ignore_index, module.label_smoothing, weights)
-    if isinstance(module, nn.NLLLoss):
+    if type(module) is nn.NLLLoss:
         return NegativeLogLikelihood(module.ignore_index, weights)
-    if isinstance(module, nn.MSELoss):
+    if type(module) is nn.MSELoss:
         return MeanSquaredError()
-    if isinstance(module, nn.BCEWithLogitsLoss) and weights is None:
+    if type(module) is nn.BCEWithLogitsLoss and weights is None:
         positive = module.pos_weight
-        return BCEWithLogits(None if positive is None else tuple(positive.reshape(-1).tolist()))
+        if positive is None or positive.ndim <= 1:  # more dimensions weigh others than the last one
+            return BCEWithLogits(None if positive is None else tuple(positive.reshape(-1).tolist()))
     return FunctionLoss(module)
 
 
@@ -302,6 +319,10 @@ def _scalar64(total: Any) -> Tensor:
 
 
 def _count(count: float | Tensor, like: Tensor) -> Tensor:
+    if isinstance(count, Tensor):
+        if count.numel() != 1:
+            raise DataError(f"the loss's count has shape {tuple(count.shape)}, expected a number: (sum, count)")
+        count = count.reshape(())
     return torch.as_tensor(count, dtype=_accumulator(like.device), device=like.device).detach()
 
 
@@ -320,12 +341,9 @@ def _check_classes(outputs: Tensor, targets: Tensor, ignore_index: int, weight: 
             f"outputs (batch, classes, ...) and targets (batch, ...) of class numbers"
         )
     if targets.dtype is not torch.int64:
-        raise DataError(
-            f"found targets of type {str(targets.dtype).removeprefix('torch.')}, expected int64 class numbers"
-        )
+        raise DataError(f"found targets of type {_name(targets.dtype)}, expected int64 class numbers")
     classes = outputs.shape[1]
-    if weight is not None and len(weight) != classes:
-        raise DataError(f"found {len(weight)} class weights, expected one for each of the {classes} classes")
+    _check_weights(outputs, weight)
     valid = targets[targets != ignore_index]
     if valid.numel() and (int(valid.min()) < 0 or int(valid.max()) >= classes):
         raise DataError(
@@ -334,7 +352,25 @@ def _check_classes(outputs: Tensor, targets: Tensor, ignore_index: int, weight: 
         )
 
 
+def _check_weights(outputs: Tensor, weight: tuple[float, ...] | None) -> None:
+    classes = outputs.shape[1] if outputs.ndim > 1 else 0
+    if weight is not None and len(weight) != classes:
+        raise DataError(f"found {len(weight)} class weights, expected one for each of the {classes} classes")
+
+
+def _check_tensors(name: str, outputs: Any, targets: Any) -> None:
+    for what, item in (("outputs", outputs), ("targets", targets)):
+        if not isinstance(item, Tensor):
+            raise DataError(f"{name}: found {what} of type {type(item).__name__}, expected a tensor")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _check_same_elements(name: str, outputs: Tensor, targets: Tensor) -> None:
+    _check_tensors(name, outputs, targets)
+
     def trimmed(shape: torch.Size) -> list[int]:
         return [size for size in shape[1:] if size != 1]
 
