@@ -20,9 +20,9 @@ class Cost:
     one ``hvp`` one product of its Hessian with one vector.
     """
 
-    forward: float = 0
-    gradient: float = 0
-    hvp: float = 0
+    forward: int | float = 0
+    gradient: int | float = 0
+    hvp: int | float = 0
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -82,6 +82,6 @@ class Meter:
             seconds=time.perf_counter() - self._started,
         )
 
-    def _passes(self, kind: Kind) -> float:
+    def _passes(self, kind: Kind) -> int | float:
         whole, rest = divmod(self._batches[kind], self.batches_per_pass)
         return whole if rest == 0 else self._batches[kind] / self.batches_per_pass

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hessdiag import __version__
 from hessdiag.cost import Cost
 
 __all__ = [
@@ -198,15 +199,15 @@ class DataInfo:
     fingerprint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that one command measured, and what it measured it on."""
 
+    version: str = __version__
     command: str
     status: Status
     target: Target
     data: DataInfo
-    seed: int
     loss: float | None = None
     gradient_norm: float | None = None
     eigenvalues: EigenvaluesResult | None = None
@@ -215,19 +216,18 @@ class Report:
     density: DensityResult | None = None
     crosscheck: CrosscheckResult | None = None
     cost: Cost = Cost()
+    seed: int
     warnings: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report document (schema ``hessdiag/report@1``), ready for ``json.dumps``."""
-        from hessdiag import __version__
-
         body = _plain(self)
         measured = {key: value for key, value in body.items() if value is not None}
         if not self.warnings:
             del measured["warnings"]
-        return {"schema": SCHEMA, "version": __version__} | measured
+        return {"schema": SCHEMA} | measured
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Report:
@@ -240,8 +240,7 @@ class Report:
 
         if document.get("schema") != SCHEMA:
             raise ValueError(f"found schema {document.get('schema')!r}, expected {SCHEMA!r}")
-        body = {key: value for key, value in document.items() if key not in ("schema", "version")}
-        return TypeAdapter(cls).validate_python(body)
+        return TypeAdapter(cls).validate_python({key: value for key, value in document.items() if key != "schema"})
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     POWER = 3
     DENSITY = 4
     GAP = 5
+    CROSSCHECK = 6
 
 
 class Probes:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from hessdiag.cost import Meter
 from hessdiag.errors import DataError, HessdiagError, MeasurementError, UsageError
 from hessdiag.losses import Loss, ModelLoss, as_loss
-from hessdiag.memory import available_memory, memory_errors_explained
+from hessdiag.memory import available_memory, memory_errors_explained, out_of_memory
 from hessdiag.problem.as_found import as_found, weights_restored
 from hessdiag.problem.backends import exact_backends
 from hessdiag.problem.batches import Batch, Fingerprint, read_batch
@@ -87,8 +87,7 @@ class Problem:
         exclude: Sequence[str] = (),
         checkpoint: CheckpointInfo | None = None,
     ) -> None:
-        if iter(data) is data:
-            raise UsageError("data: found an iterator, which can be read once; expected a list, a DataLoader, ...")
+        _refuse_what_is_read_once(data)
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.loss = as_loss(loss)
         self.checkpoint = checkpoint
@@ -98,7 +97,7 @@ class Problem:
         self.device, self.model_dtype = _one_place(self.parameters)
         self.dtype = torch.float64 if self.model_dtype is torch.float64 else torch.float32
         _refuse_bad_weights(self.model)
-        self._data, self._include, self._exclude = data, include, exclude
+        self._data, self.include, self.exclude = data, tuple(include), tuple(exclude)
         self._cached: list[Batch] | None = None
         self._measuring = False
         self._survey()
@@ -115,11 +114,18 @@ class Problem:
 
     def _read(self) -> Iterator[Batch]:
         keep = isinstance(self.loss, ModelLoss)
+        index = 0
         try:
             for index, raw in enumerate(self._data):
                 yield read_batch(raw, index, keep_targets_in=keep)
-        except (OSError, ValueError) as error:
-            raise DataError(f"the data could not be read: {error}") from error
+        except (HessdiagError, MemoryError):
+            raise
+        except Exception as error:  # whatever a user's data set raises
+            if out_of_memory(error):
+                raise
+            raise DataError(
+                f"the data could not be read, at batch {index} or the next: {type(error).__name__}: {error}"
+            ) from error
 
     # -- the loss ------------------------------------------------------------------------------------------
 
@@ -143,12 +149,11 @@ class Problem:
 
     def _call(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         inputs = batch.inputs
-        own_loss = isinstance(self.loss, ModelLoss) and batch.targets is not None
+        missing = isinstance(self.loss, ModelLoss) and batch.targets is not None and batch.key is None
         if isinstance(inputs, dict):
-            missing = own_loss and not any(value is batch.targets for value in inputs.values())
             return (), inputs | {"labels": batch.targets} if missing else inputs
         args = inputs if isinstance(inputs, tuple) else (inputs,)
-        return (*args, batch.targets) if own_loss else args, {}
+        return (*args, batch.targets) if missing else args, {}
 
     def gradient(self) -> Tensor:
         """Grad f(w), shape (n,), summed over batches in float64."""
@@ -169,7 +174,7 @@ class Problem:
     def in_float64(self) -> Problem:
         """The same problem on a float64 copy of the model."""
         model = copy.deepcopy(self.model).double()
-        return Problem(model, self.loss, self._data, include=self._include, exclude=self._exclude)
+        return Problem(model, self.loss, self._data, include=self.include, exclude=self.exclude)
 
     # -- flat vectors --------------------------------------------------------------------------------------
 
@@ -254,8 +259,10 @@ class Problem:
             counts.append(count)
             examples += batch.examples
             room -= batch.nbytes()
-            if kept is not None:
-                kept = [*kept, batch] if room > 0 else None
+            if kept is not None and room > 0:
+                kept.append(batch)
+            else:
+                kept = None
         weight = math.fsum(counts)
         if not totals or examples == 0:
             raise DataError("the data hold no examples, expected at least one")
@@ -271,10 +278,10 @@ class Problem:
             outputs = self._outputs(batch)
             self.loss.check(outputs, batch.targets)
             total, count = self.loss(outputs, batch.targets, batch.examples)
-        except (HessdiagError, torch.OutOfMemoryError, MemoryError):
+        except HessdiagError:
             raise
         except Exception as error:
-            if "DefaultCPUAllocator" in str(error):
+            if out_of_memory(error):
                 raise
             raise MeasurementError(
                 f"the model or the loss failed on batch {batch.index} (inputs: {batch.shapes()}): "
@@ -289,7 +296,7 @@ class Problem:
         return value, float(count)
 
     def _refuse_randomness(self, first: _Survey, second: _Survey) -> None:
-        if first.fingerprint != second.fingerprint:
+        if first.fingerprint != second.fingerprint or len(first.totals) != len(second.totals):
             raise DataError(
                 "the data change from one pass to the next (random augmentation, or shuffling), so that "
                 "there is no one loss to differentiate: turn augmentation and shuffling off"
@@ -331,11 +338,24 @@ def _one_place(parameters: dict[str, nn.Parameter]) -> tuple[torch.device, torch
     return first.device, first.dtype
 
 
+def _refuse_what_is_read_once(data: Any) -> None:
+    # Asking iter(data) would start a DataLoader's workers and draw from the random generator.
+    if isinstance(data, Iterator):
+        raise UsageError(
+            f"data: found a {type(data).__name__}, which can be read once; expected what can be read again: "
+            "a list of batches, a DataLoader, ..."
+        )
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        raise UsageError(f"data: found a {type(data).__name__}, expected batches: a list, a DataLoader, ...")
+
+
 def _refuse_bad_weights(model: nn.Module) -> None:
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    bad = [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    parameters, buffers = list(model.named_parameters()), list(model.named_buffers())
+    bad = [name for name, p in parameters if not bool(p.isfinite().all())]
+    bad += [name for name, buffer in buffers if bool(buffer.isnan().any())]  # infinity is usual in attention masks
     if bad:
         raise MeasurementError(
-            f"{len(bad)} of the model's {len(tensors)} tensors hold NaN or infinite values (first: {bad[0]}): "
+            f"{len(bad)} of the model's {len(parameters) + len(buffers)} tensors hold NaN or infinite values "
+            f"(first: {bad[0]}): "
             "the checkpoint was saved from a diverged run, take an earlier one"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -101,3 +102,16 @@ class AuditSpec(StrictModel):
     trace: TraceSpec | None = Field(default=TraceSpec(), description="The trace.")
     gap: GapSpec | None = Field(default=GapSpec(), description="The noise gap.")
     density: DensitySpec | None = Field(default=None, description="The spectral density; omitted: skipped.")
+
+    def only(self, sections: Collection[str]) -> AuditSpec:
+        """These sections and no others; one that the spec skips is measured with its defaults."""
+        defaults = {
+            "eigenvalues": EigenvaluesSpec(),
+            "trace": TraceSpec(),
+            "gap": GapSpec(),
+            "density": DensitySpec(),
+        }
+        chosen = {
+            name: (getattr(self, name) or default) if name in sections else None for name, default in defaults.items()
+        }
+        return self.model_copy(update=chosen)

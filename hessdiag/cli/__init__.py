@@ -1,0 +1,1 @@
+"""The terminal program: parse, call one function, print, exit."""

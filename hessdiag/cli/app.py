@@ -1,0 +1,55 @@
+"""The program ``hessdiag``: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hessdiag import __version__
+from hessdiag.cli.audit import audit
+from hessdiag.cli.crosscheck import crosscheck
+from hessdiag.cli.density import density
+from hessdiag.cli.eigs import eigs
+from hessdiag.cli.gap import gap
+from hessdiag.cli.schema import schema
+from hessdiag.cli.trace import trace
+from hessdiag.cli.validate import validate
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hessdiag",
+    help="How sharp is this checkpoint? Measures the Hessian of the loss: eigenvalues, trace, spectral density, "
+    "and the loss gained by weight noise, each with its error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (audit, eigs, trace, gap, density, crosscheck, validate, schema):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hessdiag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the program; a Ctrl-C outside a command (while torch is being imported, say) also ends with 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,31 @@
+"""``hessdiag crosscheck``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hessdiag.cli.measure import measure
+from hessdiag.cli.options import Request, measuring
+from hessdiag.results import Report
+
+if TYPE_CHECKING:
+    from hessdiag.problem import Problem
+    from hessdiag.workflows.audit import Watch
+
+
+@measuring
+def crosscheck(request: Request) -> None:
+    """Measure the same quantities by independent implementations, and tell how far they are apart.
+
+    References: pyhessian, and a dense float64 Hessian for up to 5,000 parameters.
+    """
+    from hessdiag.spec import load_spec
+
+    spec = load_spec(request.target, request.overrides())
+
+    def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
+        from hessdiag.workflows.crosscheck import crosscheck as run
+
+        return run(problem, spec.audit, seed=request.common.seed, watch=watch)
+
+    measure(request, spec, work)

@@ -1,0 +1,108 @@
+"""What every measuring command does: load, measure under a progress bar, write the report, print it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hessdiag.cli.failures import INTERRUPTED, say
+from hessdiag.cli.options import Request
+from hessdiag.cli.progress import progress
+from hessdiag.files import write_atomically
+from hessdiag.reports import json as json_report
+from hessdiag.reports import terminal
+from hessdiag.reports.console import stdout_console
+from hessdiag.results import Report
+
+if TYPE_CHECKING:
+    from hessdiag.problem import Problem
+    from hessdiag.spec import Spec
+    from hessdiag.workflows.audit import Watch
+
+__all__ = ["measure", "measure_sections"]
+
+Work = Callable[["Problem", "Watch", Report | None], Report]
+"""What a command does with a problem, given a watcher of partial reports and an interrupted run's report."""
+
+
+def measure_sections(request: Request, overrides: list[str], sections: tuple[str, ...] | None = None) -> None:
+    """Measure what the spec's ``audit`` asks for, or ``sections`` of it alone."""
+    from hessdiag.spec import load_spec
+
+    spec = load_spec(request.target, overrides)
+
+    def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
+        from hessdiag.workflows.audit import audit
+
+        plan = spec.audit if sections is None else spec.audit.only(sections)
+        return audit(problem, plan, seed=request.common.seed, command=request.command, previous=previous, watch=watch)
+
+    measure(request, spec, work)
+
+
+def measure(request: Request, spec: Spec, work: Work) -> None:
+    """Load the spec's problem, do the work under a progress bar, write and print the report.
+
+    What is finished is on disk before the next section begins, and an interrupted run goes on from there.
+    """
+    common, seen = request.common, _Seen(request.out)
+    with progress(common.quiet) as stage:
+        stage("load")
+        try:
+            from hessdiag.loading import load_problem
+
+            problem = load_problem(spec, device=common.device, dtype=common.dtype)
+
+            def watch(report: Report, section: str) -> None:
+                seen.save(report)
+                stage(section, problem.meter)
+
+            report = work(problem, watch, _previous(request.out))
+        except KeyboardInterrupt:
+            stage("")
+            say(seen.summary())
+            raise typer.Exit(INTERRUPTED) from None
+    _print(report, request)
+
+
+class _Seen:
+    """The reports that were watched, each written over the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last: Report | None = None
+
+    def save(self, report: Report) -> None:
+        if report.loss is None:  # nothing is measured yet: an earlier run's report is worth more
+            return
+        write_atomically(self.path, json_report.render(report))
+        self.last = report
+
+    def summary(self) -> str:
+        sections = ("eigenvalues", "trace", "gap", "density", "crosscheck")
+        done = [name for name in sections if self.last is not None and getattr(self.last, name) is not None]
+        if not done:
+            return "interrupted: no section was finished"
+        return f"interrupted: {', '.join(done)} finished and saved in {self.path}; the same command goes on from there"
+
+
+def _previous(path: Path) -> Report | None:
+    """The report that an earlier run left, if it can be read."""
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _print(report: Report, request: Request) -> None:
+    if request.common.as_json:
+        sys.stdout.write(json_report.render(report))
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+    else:
+        stdout_console().print(terminal.render(report, saved_to=str(request.out)))

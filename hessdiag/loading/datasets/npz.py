@@ -1,0 +1,66 @@
+"""NumPy archives, read without unpickling."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hessdiag.errors import DataError
+from hessdiag.loading.datasets.arrays import ArrayBatches, choose_subset
+from hessdiag.spec.schema import NpzData
+
+__all__ = ["read"]
+
+
+def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
+    """The arrays that the spec names, as batches.
+
+    Raises:
+        DataError: damaged, an array missing, empty, of Python objects, or of another length.
+    """
+    try:
+        with np.load(resolve(spec.path), allow_pickle=False) as archive:
+            if not isinstance(archive, Mapping):
+                raise DataError(f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive")
+            arrays = _Arrays(archive, spec.path)
+            inputs = spec.inputs
+            if isinstance(inputs, str):
+                chosen: Tensor | tuple[Tensor, ...] | dict[str, Tensor] = arrays[inputs]
+            elif isinstance(inputs, tuple):
+                chosen = tuple(arrays[name] for name in inputs)
+            else:
+                chosen = {argument: arrays[name] for argument, name in inputs.items()}
+            targets = None if spec.targets is None else arrays[spec.targets]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"data.path: {spec.path} is not a readable .npz archive: {error}") from error
+    whole = ArrayBatches(chosen, targets, spec.batch_size)
+    if whole.examples == 0:
+        raise DataError(f"data.path: the arrays of {spec.path} are empty, expected at least one example")
+    rows = choose_subset(whole.examples, spec.max_examples, spec.seed)
+    return whole if rows is None else whole.subset(rows)
+
+
+class _Arrays:
+    """Looks arrays up by name; each is read once."""
+
+    def __init__(self, archive: Mapping[str, np.ndarray], shown: str) -> None:
+        self._archive, self._shown = archive, shown
+        self._read: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._archive:
+            found = ", ".join(self._archive) or "none"
+            raise DataError(f"data: found no array {name!r} in {self._shown}, which has: {found}")
+        if name not in self._read:
+            array = self._archive[name]
+            try:
+                self._read[name] = torch.from_numpy(array)
+            except TypeError as error:
+                raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from error
+        return self._read[name]

@@ -1,0 +1,39 @@
+"""The model that a spec names, built by its factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hessdiag.errors import HessdiagError, UsageError
+from hessdiag.loading.references import import_reference
+from hessdiag.spec.schema import ModelSpec
+
+__all__ = ["build_model"]
+
+
+def build_model(spec: ModelSpec, resolve: Callable[[str], Path]) -> nn.Module:
+    """Call the factory with its arguments; random initial weights are the same every time.
+
+    Raises:
+        UsageError: no such factory, or it does not build an ``nn.Module``.
+        HessdiagError: the factory raised.
+    """
+    factory = import_reference(spec.class_path, resolve, "model.class_path")
+    if not callable(factory):
+        raise UsageError(f"model.class_path: {spec.class_path} is a {type(factory).__name__}, expected a function")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            model = factory(**spec.init_args)
+        except Exception as error:
+            arguments = ", ".join(f"{name}={value!r}" for name, value in spec.init_args.items())
+            raise HessdiagError(
+                f"model.class_path: {spec.class_path}({arguments}) failed: {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model.class_path: {spec.class_path} built a {type(model).__name__}, expected an nn.Module")
+    return model

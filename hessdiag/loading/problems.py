@@ -1,0 +1,110 @@
+"""A spec becomes a problem: model, checkpoint, data and loss put together on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hessdiag.errors import UsageError
+from hessdiag.loading.checkpoints import load_checkpoint
+from hessdiag.loading.datasets import load_data
+from hessdiag.loading.models import build_model
+from hessdiag.loading.references import import_reference
+from hessdiag.losses import LOSSES, Loss
+from hessdiag.memory import memory_errors_explained
+from hessdiag.problem import Problem
+from hessdiag.spec import Spec, load_spec
+
+__all__ = ["load", "load_problem"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def load(
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    dtype: str | None = None,
+) -> Problem:
+    """Read a spec and load what it names.
+
+    Args:
+        path: the spec, a YAML file.
+        overrides: texts ``KEY.PATH=VALUE`` as for ``--set``; they beat the spec.
+        device: ``auto`` (a CUDA device where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+        dtype: ``float32``, ``float64`` or ``bfloat16``; default: as the factory builds the model.
+
+    Returns:
+        The problem, loss evaluated and checked.
+
+    Raises:
+        SpecError: the spec is wrong; holds every fault.
+        CheckpointError: the checkpoint is damaged, refused, or does not fit.
+        DataError: the data cannot be read, are empty, or do not fit.
+        MeasurementError: see :class:`hessdiag.Problem`.
+    """
+    return load_problem(load_spec(Path(path), overrides), device=device, dtype=dtype)
+
+
+def load_problem(spec: Spec, *, device: str = "auto", dtype: str | None = None) -> Problem:
+    """Load what a spec names; see :func:`load`."""
+    place = _device(device)
+    kind = None if dtype is None else _dtype(dtype)
+    with memory_errors_explained():
+        model = build_model(spec.model, spec.resolve)
+        checkpoint = None
+        if spec.model.checkpoint is not None:
+            shown = spec.model.checkpoint
+            checkpoint = load_checkpoint(model, spec.resolve(shown), shown)
+        model = model.to(place, kind)
+        return Problem(
+            model,
+            _loss(spec),
+            load_data(spec.data, spec.resolve),
+            include=spec.parameters.include,
+            exclude=spec.parameters.exclude,
+            checkpoint=checkpoint,
+        )
+
+
+def _loss(spec: Spec) -> Loss | Callable[[Any, Any], Any]:
+    if spec.loss.name in LOSSES:
+        return LOSSES[spec.loss.name](**spec.loss.options())
+    function = import_reference(spec.loss.name, spec.resolve, "loss")
+    if isinstance(function, type) and issubclass(function, nn.Module):
+        function = function()
+    if not callable(function):
+        raise UsageError(f"loss: {spec.loss.name} is a {type(function).__name__}, expected a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device: found {name!r}, expected auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device: found {name!r}, but torch {torch.__version__} sees {_cuda_devices()}: use cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device: found {name!r}, but torch {torch.__version__} sees no mps device: use cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device: found {name!r}, expected auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def _cuda_devices() -> str:
+    count = torch.cuda.device_count()
+    return f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise UsageError(f"dtype: found {name!r}, expected {', '.join(DTYPES)}")
+    return DTYPES[name]

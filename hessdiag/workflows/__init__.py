@@ -1,0 +1,1 @@
+"""The compositions: a problem and a plan become a report."""

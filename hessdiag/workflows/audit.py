@@ -1,0 +1,188 @@
+"""The main job: loss, gradient, eigenvalues, trace, noise gap and density of one problem, as one report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any
+
+import torch
+
+from hessdiag.cost import Cost
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.errors import HessdiagError
+from hessdiag.estimators.density import spectral_density
+from hessdiag.estimators.eigenvalues import eigenvalues
+from hessdiag.estimators.noise_gap import noise_gap
+from hessdiag.estimators.trace import trace
+from hessdiag.problem import Problem
+from hessdiag.results import Report, Target
+from hessdiag.spec.schema import AuditSpec, TraceSpec
+
+__all__ = ["SECTIONS", "audit", "blank_report"]
+
+Watch = Callable[[Report, str], None]
+"""Called before each section with what is finished so far and the name of what comes next ("" at the end)."""
+
+
+def audit(
+    problem: Problem,
+    settings: AuditSpec | None = None,
+    *,
+    seed: int = 0,
+    command: str = "audit",
+    previous: Report | None = None,
+    watch: Watch = lambda report, section: None,
+) -> Report:
+    """Measure everything that ``settings`` asks for.
+
+    Args:
+        problem: what to measure.
+        settings: what stands under ``audit:`` in a spec; a part that is None is skipped. The noise gap needs
+            the trace, which is measured with it.
+        seed: of all probes and start vectors; it never changes H.
+        command: goes into the report.
+        previous: an interrupted run's partial report; its finished sections are taken over if it measured the
+            same problem with the same settings, which the loss and the gradient norm must confirm bit for bit.
+        watch: is shown the partial report before each section.
+
+    Returns:
+        The report; status ``complete``.
+
+    Raises:
+        HessdiagError: a section could not be measured; ``watch`` has seen the rest with status ``failed``.
+    """
+    settings = settings or AuditSpec()
+    if settings.gap is not None and settings.trace is None:
+        settings = settings.model_copy(update={"trace": TraceSpec()})
+    H = HessianOperator(problem)
+    report = blank_report(command, problem, H, settings, seed)
+    watch(report, "gradient")
+    gradient = problem.gradient()
+    report = replace(report, loss=problem.loss_value, gradient_norm=float(torch.linalg.vector_norm(gradient.double())))
+    resumed = _finished_sections(previous, report)
+    report = replace(report, **resumed)
+    spent_before = sum((section.cost for section in resumed.values()), Cost())
+    for section in SECTIONS:
+        plan = getattr(settings, section)
+        if plan is None or section in resumed:
+            continue
+        watch(_with_totals(report, problem, spent_before), section)
+        try:
+            report = replace(report, **{section: _MEASURE[section](_Job(problem, H, plan, seed, report))})
+        except HessdiagError:
+            watch(replace(_with_totals(report, problem, spent_before), status="failed"), "")
+            raise
+    report = replace(_with_totals(report, problem, spent_before), status="complete")
+    watch(report, "")
+    return report
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one section needs."""
+
+    problem: Problem
+    H: HessianOperator
+    plan: Any
+    seed: int
+    report: Report
+
+
+def _eigenvalues(job: _Job) -> Any:
+    return eigenvalues(job.H, **job.plan.model_dump(), seed=job.seed)
+
+
+def _trace(job: _Job) -> Any:
+    return trace(job.H, **job.plan.model_dump(), seed=job.seed)
+
+
+def _gap(job: _Job) -> Any:
+    options = job.plan.model_dump()
+    sigmas = options.pop("sigma")
+    return noise_gap(job.problem, sigmas=sigmas, **options, seed=job.seed, trace=job.report.trace)
+
+
+def _density(job: _Job) -> Any:
+    return spectral_density(job.H, **job.plan.model_dump(), seed=job.seed)
+
+
+_MEASURE: dict[str, Callable[[_Job], Any]] = {
+    "eigenvalues": _eigenvalues,
+    "trace": _trace,
+    "gap": _gap,
+    "density": _density,
+}
+SECTIONS = tuple(_MEASURE)
+"""In the order of measuring: cheap first, the gap after the trace that it is held against."""
+
+
+def blank_report(command: str, problem: Problem, H: HessianOperator, settings: AuditSpec, seed: int) -> Report:
+    """A report of what is to be measured, with nothing measured yet."""
+    return Report(
+        command=command,
+        status="partial",
+        target=Target(
+            checkpoint=problem.checkpoint,
+            parameters=problem.n,
+            parameters_total=sum(p.numel() for p in problem.model.parameters()),
+            dtype=str(problem.model_dtype).removeprefix("torch."),
+            device=str(problem.device),
+            engine=H.engine_info,
+        ),
+        data=problem.data_info,
+        seed=seed,
+        settings={
+            "loss": _described(problem.loss),
+            "parameters": {"include": list(problem.include), "exclude": list(problem.exclude)},
+            "audit": settings.model_dump(mode="json", exclude_none=True),
+        },
+        environment={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "threads": str(torch.get_num_threads()),
+        },
+    )
+
+
+def _described(loss: Any) -> dict[str, Any]:
+    options = asdict(loss) if is_dataclass(loss) and not isinstance(loss, type) else {}
+    shown = {
+        key: value if not callable(value) else getattr(value, "__qualname__", repr(value))
+        for key, value in options.items()
+    }
+    return {"name": type(loss).__name__, **shown}
+
+
+def _finished_sections(previous: Report | None, now: Report) -> dict[str, Any]:
+    """The sections of an interrupted run that this run may take over."""
+    if previous is None or previous.status != "partial":
+        return {}
+    same = ("version", "command", "target", "data", "seed", "settings", "environment", "loss", "gradient_norm")
+    if any(getattr(previous, name) != getattr(now, name) for name in same):
+        return {}
+    return {section: getattr(previous, section) for section in SECTIONS if getattr(previous, section) is not None}
+
+
+def _with_totals(report: Report, problem: Problem, spent_before: Cost) -> Report:
+    return replace(report, cost=problem.meter.read() + spent_before, warnings=tuple(_warnings(report)))
+
+
+def _warnings(report: Report) -> list[str]:
+    """What a reader of the JSON must not miss."""
+    said = []
+    engine = report.target.engine
+    if engine is not None and engine.relative_error is not None:
+        said.append(
+            f"products are by {engine.name}, with an error of about {engine.relative_error:.1e}: "
+            "some operation has no second derivative"
+        )
+    if report.target.dtype == "bfloat16":
+        said.append("the model is in bfloat16: its numbers carry about two digits (measure with dtype float32)")
+    if report.eigenvalues is not None and not report.eigenvalues.converged:
+        said.append("eigenvalues: not every residual met rtol: raise max_matvecs, or rtol")
+    if report.trace is not None and not report.trace.converged:
+        said.append("trace: the interval is wider than rtol asks: raise max_matvecs, or rtol")
+    return said

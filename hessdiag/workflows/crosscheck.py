@@ -1,0 +1,159 @@
+"""The same quantities by independent implementations, and how far they are apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from hessdiag.curvature.dense import dense_hessian
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.errors import HessdiagError
+from hessdiag.estimators.eigenvalues import eigenvalues
+from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.trace import trace
+from hessdiag.problem import Problem
+from hessdiag.results import CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
+from hessdiag.spec.schema import AuditSpec, EigenvaluesSpec, TraceSpec
+from hessdiag.workflows.audit import Watch, blank_report
+from hessdiag.workflows.pyhessian_adapter import pyhessian_of
+
+__all__ = ["crosscheck"]
+
+_PYHESSIAN_ITERATIONS = 100
+_PYHESSIAN_PROBES = 50
+_RELATIVE_TOLERANCE = 0.01
+_STANDARD_ERRORS = 4.0
+
+
+def crosscheck(
+    problem: Problem,
+    settings: AuditSpec | None = None,
+    *,
+    seed: int = 0,
+    max_dense: int = 5000,
+    watch: Watch = lambda report, section: None,
+) -> Report:
+    """Hold our eigenvalues and trace against PyHessian's, and against a dense float64 Hessian of a small model.
+
+    Eigenvalues are compared by relative difference, traces in standard errors of the difference.
+
+    Args:
+        problem: what to measure.
+        settings: how closely to measure ours.
+        seed: of our probes and of PyHessian's.
+        max_dense: up to how many parameters the dense matrix is formed; it takes as many products, and 8 n^2 bytes.
+        watch: as in :func:`hessdiag.audit`.
+
+    Returns:
+        A report whose ``crosscheck`` section has a row for each comparison; a reference that could not be had
+        says why.
+    """
+    settings = (settings or AuditSpec()).only(("eigenvalues", "trace"))
+    H = HessianOperator(problem)
+    report = blank_report("crosscheck", problem, H, settings, seed)
+    watch(report, "eigenvalues")
+    found = eigenvalues(H, **(settings.eigenvalues or EigenvaluesSpec()).model_dump(), seed=seed)
+    watch(report, "trace")
+    estimate = trace(H, **(settings.trace or TraceSpec()).model_dump(), seed=seed)
+    ours = _Ours(problem.loss_value, found, estimate)
+    report = replace(report, loss=problem.loss_value, eigenvalues=found, trace=estimate)
+    watch(report, "crosscheck")
+    before = problem.meter.read()
+    rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(problem, ours, H, max_dense)]
+    result = CrosscheckResult(tuple(rows), seed, problem.meter.read() - before)
+    report = replace(report, crosscheck=result, status="complete", cost=problem.meter.read())
+    watch(report, "")
+    return report
+
+
+class _Ours:
+    """Our numbers, and the rows that compare them."""
+
+    def __init__(self, loss: float, found: EigenvaluesResult, estimate: TraceResult) -> None:
+        self.loss, self.trace = loss, estimate
+        self.largest = found.largest[0].value
+        self.smallest = found.smallest[0].value if found.smallest else None
+        ends = [self.largest] if self.smallest is None else [self.largest, self.smallest]
+        self.scale = max(map(abs, ends))
+        self.dominant = max(ends, key=abs)
+
+    def eigenvalue_row(self, quantity: str, value: float, reference: float, name: str) -> CrosscheckRow:
+        difference = abs(value - reference) / (self.scale or 1.0)
+        return _row(quantity, value, reference, name, difference, _RELATIVE_TOLERANCE, "relative")
+
+    def trace_row(self, reference: float, stderr: float, name: str) -> CrosscheckRow:
+        spread = (self.trace.stderr**2 + stderr**2) ** 0.5
+        difference = abs(self.trace.value - reference)
+        errors = difference / spread if spread > 0 else (0.0 if difference == 0 else float("inf"))
+        return _row("trace", self.trace.value, reference, name, errors, _STANDARD_ERRORS, "standard errors")
+
+
+def _against_pyhessian(problem: Problem, ours: _Ours, seed: int) -> list[CrosscheckRow]:
+    name = "pyhessian"
+    problem.meter.expect(_PYHESSIAN_ITERATIONS + _PYHESSIAN_PROBES)
+    try:
+        with pyhessian_of(problem) as other:
+            eigenvalue = other.eigenvalue(_PYHESSIAN_ITERATIONS, seed)
+            value, stderr = other.trace(_PYHESSIAN_PROBES, seed)
+    except (HessdiagError, RuntimeError, TypeError) as error:
+        note = f"{type(error).__name__}: {error}".splitlines()[0]
+        return [
+            _missing("eigenvalue of largest magnitude", ours.dominant, name, note),
+            _missing("trace", ours.trace.value, name, note),
+        ]
+    return [
+        ours.eigenvalue_row("eigenvalue of largest magnitude", ours.dominant, eigenvalue, name),
+        ours.trace_row(value, stderr, name),
+    ]
+
+
+def _against_dense(problem: Problem, ours: _Ours, H: HessianOperator, max_dense: int) -> list[CrosscheckRow]:
+    name = "dense float64"
+    if problem.n > max_dense:
+        note = f"not formed: {problem.n} parameters are more than {max_dense}"
+        return [_missing("trace", ours.trace.value, name, note)]
+    problem.meter.expect(problem.n)
+    try:
+        matrix = dense_hessian(problem)
+    except (HessdiagError, RuntimeError) as error:
+        return [_missing("trace", ours.trace.value, name, f"{type(error).__name__}: {error}".splitlines()[0])]
+    values = torch.linalg.eigvalsh(matrix)
+    rows = [ours.eigenvalue_row("largest eigenvalue", ours.largest, float(values[-1]), name)]
+    if ours.smallest is not None:
+        rows.append(ours.eigenvalue_row("smallest eigenvalue", ours.smallest, float(values[0]), name))
+    return [*rows, ours.trace_row(float(matrix.trace()), 0.0, name), _product_row(H, matrix, name)]
+
+
+def _product_row(H: HessianOperator, matrix: torch.Tensor, name: str) -> CrosscheckRow:
+    """One product with a random vector: nothing statistical in it."""
+    v = Probes(H.n, seed=0, stream=Stream.CROSSCHECK, device=H.device, dtype=H.dtype)(0)
+    product, reference = H.matvec(v).double(), matrix @ v.double()
+    size = float(torch.linalg.vector_norm(reference))
+    difference = float(torch.linalg.vector_norm(product - reference)) / (size or 1.0)
+    return _row(
+        "norm of Hv, random v",
+        float(torch.linalg.vector_norm(product)),
+        size,
+        name,
+        difference,
+        _RELATIVE_TOLERANCE,
+        "relative",
+    )
+
+
+def _row(
+    quantity: str,
+    value: float,
+    reference: float,
+    name: str,
+    difference: float,
+    tolerance: float,
+    unit: Literal["relative", "standard errors"],
+) -> CrosscheckRow:
+    return CrosscheckRow(quantity, value, reference, name, difference, tolerance, unit, difference <= tolerance)
+
+
+def _missing(quantity: str, value: float, name: str, note: str) -> CrosscheckRow:
+    return CrosscheckRow(quantity, value, None, name, None, _RELATIVE_TOLERANCE, "relative", None, note)
