@@ -10,9 +10,10 @@ import torch
 
 from hessdiag.errors import MeasurementError
 
-__all__ = ["available_memory", "chunk_size", "memory_errors_explained"]
+__all__ = ["available_memory", "chunk_size", "memory_errors_explained", "out_of_memory"]
 
 _FALLBACK_BYTES = 1 << 30
+_WORDS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "ALLOC_FAILED")
 _SHARE = 0.5  # of what is free: the rest is for activations, graphs and other processes
 
 
@@ -43,12 +44,17 @@ def memory_errors_explained() -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise MeasurementError(_advice(error)) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error) and "not enough memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
         raise MeasurementError(_advice(error)) from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is one of the ways in which Python, torch's allocators or its libraries say so."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    )
 
 
 def _advice(error: BaseException) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import HessdiagError, MeasurementError, UsageError
+from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Problem
 
 __all__ = ["ENGINES", "Engine", "FiniteDifferences", "ForwardOverReverse", "ReverseOverReverse", "choose_engine"]
@@ -205,7 +206,7 @@ def _refusal(engine: Engine, problem: Problem, batch: Batch) -> str | None:
     except HessdiagError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        if out_of_memory(error):
             raise
         return str(error).strip().splitlines()[0]
 

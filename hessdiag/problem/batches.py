@@ -28,6 +28,7 @@ class Batch:
     inputs: Any
     targets: Any
     examples: int
+    key: str | None = None  # under which the inputs hold the targets too, for a model that computes its own loss
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """The batch on ``device``, floating-point inputs in the model's ``dtype``, integer targets as int64.
@@ -38,7 +39,9 @@ class Batch:
         inputs, targets = _moved(self.inputs, device, dtype), _moved(self.targets, device, target_dtype)
         if isinstance(targets, Tensor) and targets.dtype in _SMALL_INTEGERS:
             targets = targets.to(torch.int64)
-        return Batch(self.index, inputs, targets, self.examples)
+        if self.key is not None and isinstance(inputs, dict):
+            inputs[self.key] = targets
+        return Batch(self.index, inputs, targets, self.examples, self.key)
 
     def nbytes(self) -> int:
         """Bytes of all tensors in it."""
@@ -66,31 +69,31 @@ def read_batch(raw: Any, index: int, *, keep_targets_in: bool = False) -> Batch:
     Raises:
         DataError: the batch has another form, or no examples.
     """
-    inputs, targets = _split(raw, index, keep_targets_in)
+    inputs, targets, key = _split(raw, index, keep_targets_in)
     inputs, targets = _as_tensors(inputs), _as_tensors(targets)
     examples = _count(targets) if targets is not None else None
     if examples is None:
         examples = _count(inputs)
     if examples is None:
         raise DataError(f"batch {index}: found no tensor in it to count its examples by")
-    return Batch(index, inputs, targets, examples)
+    return Batch(index, inputs, targets, examples, key)
 
 
-def _split(raw: Any, index: int, keep_targets_in: bool) -> tuple[Any, Any]:
+def _split(raw: Any, index: int, keep_targets_in: bool) -> tuple[Any, Any, str | None]:
     if isinstance(raw, Mapping):
         key = next((key for key in TARGET_KEYS if key in raw), None)
         if keep_targets_in:
-            return dict(raw), raw[key] if key else None
+            return dict(raw), raw[key] if key else None, key
         if key is None:
             raise DataError(
                 f"batch {index}: found a mapping with keys {sorted(map(str, raw))}, "
                 f"expected the targets under one of {', '.join(TARGET_KEYS)}"
             )
-        return {name: item for name, item in raw.items() if name != key}, raw[key]
+        return {name: item for name, item in raw.items() if name != key}, raw[key], None
     if isinstance(raw, (tuple, list)) and len(raw) == 2:
-        return raw[0], raw[1]
+        return raw[0], raw[1], None
     if hasattr(raw, "to") and hasattr(raw, "y") and not isinstance(raw, Tensor):
-        return raw, raw.y
+        return raw, raw.y, "y"
     found = f"{type(raw).__name__} of length {len(raw)}" if hasattr(raw, "__len__") else type(raw).__name__
     raise DataError(f"batch {index}: found a {found}, expected (inputs, targets) or a mapping with the targets in it")
 
@@ -98,7 +101,7 @@ def _split(raw: Any, index: int, keep_targets_in: bool) -> tuple[Any, Any]:
 def _as_tensors(item: Any) -> Any:
     """Arrays to tensors; lists (what a DataLoader makes of tuples) to tuples."""
     if isinstance(item, np.ndarray):
-        return torch.from_numpy(item)
+        return torch.from_numpy(item if item.flags.writeable else item.copy())
     if isinstance(item, Mapping):
         return {name: _as_tensors(value) for name, value in item.items()}
     if isinstance(item, (tuple, list)):
