@@ -20,7 +20,9 @@ def as_found(model: nn.Module, selected: Collection[nn.Parameter]) -> Iterator[N
     training = {module: module.training for module in model.modules()}
     wanted = {id(parameter) for parameter in selected}
     requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    # A forward may fill a buffer anew or put another tensor in its place: both are undone.
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    contents = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(index for index in devices if index is not None)):
         try:
@@ -34,7 +36,10 @@ def as_found(model: nn.Module, selected: Collection[nn.Parameter]) -> Iterator[N
             for parameter, flag in requires_grad:
                 parameter.requires_grad_(flag)
             with torch.no_grad():
-                for buffer, saved in buffers:
+                for module, named in buffers:
+                    module._buffers.clear()
+                    module._buffers.update(named)
+                for buffer, saved in contents:
                     buffer.copy_(saved)
 
 
