@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 __all__ = ["find_random_module"]
 
-_Record = list[tuple[str, list[Tensor], list[Tensor]]]
+_Record = list[tuple[str, str, list[Tensor]]]  # ("in" or "out", module, tensors), in the order of events
 
 
 def find_random_module(model: nn.Module, run: Callable[[], Any]) -> str:
@@ -24,26 +25,36 @@ def find_random_module(model: nn.Module, run: Callable[[], Any]) -> str:
         ``"layers.1.drop (MyDropout)"``, or a plain statement where no module is to blame.
     """
     first, second = _recorded(model, run), _recorded(model, run)
-    for (name, inputs, outputs), (_, other_inputs, other_outputs) in zip(first, second, strict=False):
-        if not _same(inputs, other_inputs):
+    for (side, name, tensors), (_, _, others) in zip(first, second, strict=False):
+        if _same(tensors, others):
+            continue
+        if side == "out":
+            return f"in {_named(model, name)}"
+        if name:
             parent = name.rpartition(".")[0]
             return f"in the forward of {_named(model, parent)}, before {_named(model, name)}"
-        if not _same(outputs, other_outputs):
-            return f"in {_named(model, name)}"
     return "in the loss, or between the modules"
 
 
 def _recorded(model: nn.Module, run: Callable[[], Any]) -> _Record:
     record: _Record = []
 
-    def remember(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            record.append((name, _tensors(inputs), _tensors(outputs)))
+    def watch(name: str, module: nn.Module) -> list[RemovableHandle]:
+        def before(_: nn.Module, args: Any, kwargs: Any) -> None:
+            record.append(("in", name, _tensors((args, kwargs))))
 
-        return hook
+        def after(_: nn.Module, args: Any, outputs: Any) -> None:
+            record.append(("out", name, _tensors(outputs)))
 
-    handles = [module.register_forward_hook(remember(name)) for name, module in model.named_modules()]
+        return [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after),
+        ]
+
+    handles: list[RemovableHandle] = []
     try:
+        for name, module in model.named_modules():
+            handles += watch(name, module)
         with torch.no_grad():
             run()
     finally:
