@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from hessdiag.cost import Meter
 from hessdiag.curvature.operator import Draw, SymmetricOperator
-from hessdiag.errors import UsageError
+from hessdiag.errors import MeasurementError, UsageError
+from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Group, Problem
 
 __all__ = ["DenseOperator", "dense_hessian"]
 
 _ROWS_AT_ONCE = 64
+_ASYMMETRY = 1e-6  # relative, in float64: far above rounding
 
 
 class DenseOperator(SymmetricOperator):
@@ -56,14 +59,24 @@ def dense_hessian(problem: Problem) -> Tensor:
 
     It shares no code with the engines: each row is the gradient of one entry of the gradient. The price is n
     products, many at a time where the model's operations can be vectorised; the memory 8 n^2 bytes.
+
+    Raises:
+        MeasurementError: an operation has no second derivative, or a wrong one (rows and columns differ).
     """
     exact = problem.in_float64()
     matrix = torch.zeros(exact.n, exact.n, dtype=torch.float64, device=exact.device)
-    with exact.measuring():
+    with exact.measuring(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # of vmap: right, only slower
         for batch in exact.batches():
             matrix += _batch_hessian(exact, batch)
             problem.meter.add("hvp", exact.n)
     matrix /= exact.weight
+    size, difference = float(torch.linalg.matrix_norm(matrix)), float(torch.linalg.matrix_norm(matrix - matrix.T))
+    if not difference <= _ASYMMETRY * size:
+        raise MeasurementError(
+            f"the dense Hessian is not symmetric (||H - H^T|| = {difference:.3g}, ||H|| = {size:.3g}): "
+            "some operation has a wrong second derivative"
+        )
     return (matrix + matrix.T) / 2
 
 
@@ -79,10 +92,19 @@ def _batch_hessian(problem: Problem, batch: Batch) -> Tensor:
     try:
         return _rows_at_once(problem, gradient)
     except RuntimeError:  # an operation without batching rule
-        rows = torch.autograd.grad
+        return _row_by_row(problem, gradient)
+
+
+def _row_by_row(problem: Problem, gradient: Tensor) -> Tensor:
+    parameters, rows = list(problem.parameters.values()), torch.autograd.grad
+    try:
         return torch.stack(
             [problem.flatten(rows(g, parameters, retain_graph=True, allow_unused=True)) for g in gradient]
         )
+    except (RuntimeError, NotImplementedError) as error:
+        if out_of_memory(error):
+            raise
+        raise MeasurementError(f"the loss has no dense Hessian: {str(error).strip().splitlines()[0]}") from error
 
 
 def _rows_at_once(problem: Problem, gradient: Tensor) -> Tensor:

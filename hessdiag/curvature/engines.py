@@ -12,6 +12,7 @@ returns a function v -> H_b v that may be called for many vectors and keeps what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -119,8 +120,8 @@ class FiniteDifferences:
 
     def linearize(self, problem: Problem, batch: Batch) -> Product:
         epsilon = torch.finfo(problem.model_dtype).eps
-        squares = sum(float(p.detach().double().square().sum()) for p in problem.parameters.values())
-        step = self.step_scale * epsilon ** (1 / 3) * (1 + squares**0.5)
+        norm = math.hypot(*(float(torch.linalg.vector_norm(p.detach().double())) for p in problem.parameters.values()))
+        step = self.step_scale * math.cbrt(epsilon) * (1 + norm)
 
         def product(v: Tensor) -> Tensor:
             length = float(torch.linalg.vector_norm(v.double()))
@@ -132,8 +133,7 @@ class FiniteDifferences:
                 ahead = problem.batch_gradient(batch)
                 displace(direction, -step)
                 behind = problem.batch_gradient(batch)
-            difference: Tensor = ahead - behind
-            return difference * (length / (2 * step))
+            return (ahead - behind) * (length / (2 * step))
 
         return product
 
@@ -157,9 +157,9 @@ _WORST_ERROR = 0.1  # of finite differences; above, the number would be worth no
 
 
 def choose_engine(problem: Problem, name: str = "auto") -> Engine:
-    """Pick an engine by trying on the first batch: by what the model's operations can do, never by a stopwatch.
+    """Pick an engine by trying on one batch: by what the model's operations can do, never by a stopwatch.
 
-    A candidate is taken when its products exist, are finite and symmetric (u.Hv = v.Hu): an operation with
+    The batch is the first whose loss depends on the weights. A candidate is taken when its products exist, are finite and symmetric (u.Hv = v.Hu): an operation with
     a wrong second derivative shows as an asymmetry.
 
     Args:
@@ -174,7 +174,7 @@ def choose_engine(problem: Problem, name: str = "auto") -> Engine:
         raise UsageError(f"engine: found {name!r}, expected auto, {', '.join(ENGINES)}")
     refusals = []
     with problem.measuring():
-        batch = next(iter(problem.batches()))
+        batch = problem.differentiable_batch()
         for candidate in ENGINES if name == "auto" else [name]:
             engine = ENGINES[candidate]()
             why = _refusal(engine, problem, batch)

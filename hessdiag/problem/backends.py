@@ -22,8 +22,8 @@ def exact_backends(model: nn.Module, device: torch.device) -> Iterator[None]:
     - the fused encoder path of ``nn.TransformerEncoderLayer`` is off, for the same reason;
     - cuDNN is off where the model has recurrent layers: it cannot differentiate them in evaluation mode;
     - TF32 is off: its 10-bit mantissa swamps a difference of losses;
-    - autocast is off, gradients are on, ``torch.compile``d regions run eagerly (compiled graphs have
-      no second derivative).
+    - autocast and inference mode are off, gradients are on, ``torch.compile``d regions run eagerly
+      (compiled graphs have no second derivative).
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with ExitStack() as stack:
@@ -31,6 +31,7 @@ def exact_backends(model: nn.Module, device: torch.device) -> Iterator[None]:
         stack.enter_context(_ieee_float32())
         stack.enter_context(_no_encoder_fastpath())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if recurrent and device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))

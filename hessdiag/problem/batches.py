@@ -47,6 +47,11 @@ class Batch:
         """Bytes of all tensors in it."""
         return sum(leaf.nbytes for _, leaf in _leaves((self.inputs, self.targets)) if isinstance(leaf, Tensor))
 
+    def versions(self) -> list[int]:
+        """How often each tensor in it was written to; a change shows that a model works on it in place."""
+        leaves = (leaf for _, leaf in _leaves((self.inputs, self.targets)))
+        return [leaf._version for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
+
     def shapes(self) -> str:
         """The inputs' shapes and dtypes, for messages."""
         shown = [

@@ -21,7 +21,7 @@ from hessdiag.problem.as_found import as_found, weights_restored
 from hessdiag.problem.backends import exact_backends
 from hessdiag.problem.batches import Batch, Fingerprint, read_batch
 from hessdiag.problem.determinism import find_random_module
-from hessdiag.problem.selection import select_parameters
+from hessdiag.problem.selection import plain_name, select_parameters
 from hessdiag.results import CheckpointInfo, DataInfo
 
 __all__ = ["Group", "Problem"]
@@ -92,11 +92,12 @@ class Problem:
         self.loss = as_loss(loss)
         self.checkpoint = checkpoint
         self.parameters = select_parameters(self.model, include, exclude)
-        self.groups = tuple(Group(name, p.numel()) for name, p in self.parameters.items())
+        self.groups = tuple(Group(plain_name(name), p.numel()) for name, p in self.parameters.items())
         self.n = sum(group.size for group in self.groups)
         self.device, self.model_dtype = _one_place(self.parameters)
         self.dtype = torch.float64 if self.model_dtype is torch.float64 else torch.float32
         _refuse_bad_weights(self.model)
+        _refuse_shared_memory(self.parameters)
         self._data, self.include, self.exclude = data, tuple(include), tuple(exclude)
         self._cached: list[Batch] | None = None
         self._measuring = False
@@ -159,6 +160,7 @@ class Problem:
         """Grad f(w), shape (n,), summed over batches in float64."""
         sum_of = torch.zeros(self.n, dtype=torch.float64, device=self.device)
         with self.measuring():
+            self.differentiable_batch()
             for batch in self.batches():
                 sum_of += self.batch_gradient(batch)
                 self.meter.add("gradient", 1)
@@ -170,6 +172,21 @@ class Problem:
         if not total.requires_grad:
             return torch.zeros(self.n, dtype=self.dtype, device=self.device)
         return self.flatten(torch.autograd.grad(total, list(self.parameters.values()), allow_unused=True))
+
+    def differentiable_batch(self) -> Batch:
+        """The first batch whose total depends on the selected weights (one without valid targets may not).
+
+        Raises:
+            MeasurementError: there is none; zeros would look like a flat minimum.
+        """
+        for batch in self.batches():
+            if self.batch_totals(batch)[0].requires_grad:
+                return batch
+        raise MeasurementError(
+            f"the loss does not depend on any of the {len(self.parameters)} selected parameters (first: "
+            f"{self.groups[0].name}), so there is nothing to differentiate: select parameters that the model uses, "
+            "and look for .detach(), .item() or torch.no_grad() in its forward"
+        )
 
     def in_float64(self) -> Problem:
         """The same problem on a float64 copy of the model."""
@@ -275,7 +292,13 @@ class Problem:
 
     def _checked_totals(self, batch: Batch) -> tuple[float, float]:
         try:
+            versions = batch.versions()
             outputs = self._outputs(batch)
+            if batch.versions() != versions:
+                raise MeasurementError(
+                    f"the model changes its inputs in place (batch {batch.index}: {batch.shapes()}), so that the next "
+                    "evaluation would see other data: let it work on a copy (x = x.clone())"
+                )
             self.loss.check(outputs, batch.targets)
             total, count = self.loss(outputs, batch.targets, batch.examples)
         except HessdiagError:
@@ -347,6 +370,17 @@ def _refuse_what_is_read_once(data: Any) -> None:
         )
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise UsageError(f"data: found a {type(data).__name__}, expected batches: a list, a DataLoader, ...")
+
+
+def _refuse_shared_memory(parameters: dict[str, nn.Parameter]) -> None:
+    seen: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        other = seen.setdefault(parameter.data_ptr(), name) if parameter.numel() else name
+        if other != name:
+            raise MeasurementError(
+                f"parameters {other} and {name} are two that share one memory, so that neither can change alone: "
+                "tie them as one nn.Parameter, or exclude one of them"
+            )
 
 
 def _refuse_bad_weights(model: nn.Module) -> None:

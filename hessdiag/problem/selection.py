@@ -9,7 +9,7 @@ from torch import nn
 
 from hessdiag.errors import MeasurementError
 
-__all__ = ["select_parameters"]
+__all__ = ["plain_name", "select_parameters"]
 
 
 def select_parameters(
@@ -17,12 +17,13 @@ def select_parameters(
 ) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient and match ``include`` but not ``exclude``, in the model's order.
 
-    A tied parameter appears once, under its first name.
+    A tied parameter appears once, under its first name. Patterns see names as they are without ``torch.compile``.
 
     Raises:
         MeasurementError: a pattern that matches nothing, or nothing selected.
     """
-    names = dict(model.named_parameters())
+    own = dict(model.named_parameters())
+    names = {plain_name(name): parameter for name, parameter in own.items()}
     if not names:
         raise MeasurementError("parameters: the model has none, so there is nothing to differentiate by")
     for pattern in (*include, *exclude):
@@ -33,9 +34,9 @@ def select_parameters(
             )
     matching = {
         name: parameter
-        for name, parameter in names.items()
-        if any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+        for name, parameter in own.items()
+        if any(fnmatchcase(plain_name(name), pattern) for pattern in include)
+        and not any(fnmatchcase(plain_name(name), pattern) for pattern in exclude)
     }
     selected = {name: p for name, p in matching.items() if p.requires_grad and p.is_floating_point()}
     if not selected:
@@ -46,6 +47,11 @@ def select_parameters(
         )
         raise MeasurementError(f"parameters: include {list(include)}, exclude {list(exclude)} select nothing: {why}")
     return selected
+
+
+def plain_name(name: str) -> str:
+    """The parameter's name as it is without ``torch.compile`` around some module."""
+    return name.replace("_orig_mod.", "")
 
 
 def _first(names: list[str], count: int = 4) -> str:
