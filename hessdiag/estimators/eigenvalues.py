@@ -19,6 +19,8 @@ from hessdiag.results import Eigenpair, EigenvaluesResult
 
 __all__ = ["eigenvalues"]
 
+_LEAST_PATIENCE = 5  # steps on a fresh direction
+
 
 def eigenvalues(
     H: SymmetricOperator,
@@ -138,7 +140,7 @@ def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> t
             search.restarted()
         basis.absorb(H.matvec(basis.candidate()))
         ritz = basis.ritz()
-        search.look(ritz)
+        search.look(ritz, basis.exhausted)
         H.meter.expect(min(search.forecast(), budget - basis.size) + wanted.count)
         if search.done or basis.size >= min(budget, H.n):
             break
@@ -147,59 +149,79 @@ def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> t
 
 
 class _Search:
-    """Decides when Lanczos may stop: all wanted pairs converged, and a fresh direction changed none of them."""
+    """Decides when Lanczos may stop: all wanted pairs converged, and a fresh direction changed none of them.
+
+    A small residual says that a value is an eigenvalue, not that it is the largest, nor that it stands alone: a
+    second copy, or a close neighbour, is invisible to the direction that found the first. It would show in a
+    fresh direction within about as many steps as the visible ones took, so the fresh direction gets that many.
+    """
 
     def __init__(self, wanted: _Wanted, n: int) -> None:
         self.wanted, self.n = wanted, n
         self.wants_fresh_start = False
         self.done = False
         self._settled: np.ndarray | None = None  # the wanted values when the last fresh direction came in
-        self._quiet_steps = 0
+        self._seen: list[np.ndarray] = []  # the wanted values after each step of the present direction
+        self._patience = _LEAST_PATIENCE
         self._steps = 0
+        self._steps_on_direction = 0
         self._first_excess = math.nan
         self._excess = math.inf
 
     def restarted(self) -> None:
         self.wants_fresh_start = False
-        self._quiet_steps = 0
+        self._steps_on_direction = 0
+        self._seen.clear()
 
-    def look(self, ritz: Ritz) -> None:
+    def look(self, ritz: Ritz, exhausted: bool) -> None:
+        """Take in the Ritz values after one more step; ``exhausted``: this direction has nothing more to give."""
         self._steps += 1
-        self._quiet_steps += 1
+        self._steps_on_direction += 1
         size = len(ritz.values)
         if size < self.wanted.count:
             return
         places = self.wanted.places(size)
-        scale = float(np.abs(ritz.values).max())
+        tolerance = self.wanted.rtol * float(np.abs(ritz.values).max())
         values, worst = ritz.values[places], float(ritz.residuals[places].max())
-        self._excess = worst / (self.wanted.rtol * scale) if scale > 0 else 0.0
-        if math.isnan(self._first_excess):
-            self._first_excess = max(self._excess, 1.0)
-        if worst > self.wanted.rtol * scale or size == self.n:
-            self.done = size == self.n
+        self._seen.append(values)
+        self._record_excess(worst, tolerance)
+        if size == self.n:
+            self.done = True
+        elif worst > tolerance:
             return
-        unchanged = self._settled is not None and bool(
-            np.all(np.abs(values - self._settled) <= self.wanted.rtol * scale)
-        )
-        if unchanged:
-            self.done = self._quiet_steps >= self._patience
-        else:
+        elif self._settled is None or _moved(values, self._settled, tolerance):
+            self._patience = max(self._patience, self._steps_to(values, tolerance))
             self._settled = values
             self.wants_fresh_start = True
+        else:
+            self.done = exhausted or self._steps_on_direction >= self._patience
 
-    @property
-    def _patience(self) -> int:
-        """Steps from a fresh direction before it counts as having nothing to add."""
-        return max(5, self._steps // 4)
+    def _steps_to(self, values: np.ndarray, tolerance: float) -> int:
+        """How many steps this direction took to come to these values and stay."""
+        steps = self._steps_on_direction
+        for seen in reversed(self._seen):
+            if _moved(seen, values, tolerance):
+                break
+            steps -= 1
+        return steps + 1
+
+    def _record_excess(self, worst: float, tolerance: float) -> None:
+        self._excess = worst / tolerance if tolerance > 0 else 0.0
+        if math.isnan(self._first_excess):
+            self._first_excess = max(self._excess, 1.0)
 
     def forecast(self) -> float:
         """Steps still needed, if the residual goes on falling as it did."""
         if self._settled is not None:
-            return max(self._patience - self._quiet_steps, 0)
+            return max(self._patience - self._steps_on_direction, 0)
         if not self._excess < self._first_excess or self._excess <= 1:
             return self._steps + self._patience
         rate = math.log(self._first_excess / self._excess) / self._steps
         return math.log(self._excess) / rate + self._patience
+
+
+def _moved(values: np.ndarray, before: np.ndarray, tolerance: float) -> bool:
+    return bool(np.any(np.abs(values - before) > tolerance / 2))
 
 
 def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> tuple[Tensor, int, bool]:

@@ -16,6 +16,7 @@ from torch import Tensor
 __all__ = ["KrylovBasis", "Ritz"]
 
 _FIRST_CAPACITY = 16
+_BREAKDOWN = 100  # roundings; products of a dense matrix of order 100 already leave ten behind
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class KrylovBasis:
     @property
     def vectors(self) -> Tensor:
         """The basis, (m, n), orthonormal rows."""
-        return self._storage[: self.size]
+        rows: Tensor = self._storage[: self.size]
+        return rows
 
     @property
     def exhausted(self) -> bool:
@@ -80,7 +82,10 @@ class KrylovBasis:
         for other in self._pending:
             other.vector = other.vector - vector * (vector @ other.vector)
             other.norm = float(torch.linalg.vector_norm(other.vector))
-        return vector
+        # What the new vector took whole would be scaled up from rounding, or from zero to NaN.
+        self._pending = [other for other in self._pending if self._counts(other)]
+        joined: Tensor = vector
+        return joined
 
     def absorb(self, product: Tensor) -> None:
         """Take in H times the last candidate."""
@@ -104,13 +109,18 @@ class KrylovBasis:
     def expand(self, coordinates: np.ndarray) -> Tensor:
         """Vectors (n, k) from their coordinates (m, k), normalised."""
         vectors = self.vectors.T @ torch.from_numpy(coordinates).to(self._storage)
-        return vectors / torch.linalg.vector_norm(vectors, dim=0)
+        unit: Tensor = vectors / torch.linalg.vector_norm(vectors, dim=0)
+        return unit
 
     def _push(self, column: int | None, vector: Tensor) -> None:
-        norm = float(torch.linalg.vector_norm(vector))
-        scale = float(np.abs(self.projected).max()) if column is not None else 1.0
-        if norm > 10 * self._epsilon * scale:
-            self._pending.append(_Pending(column, vector, norm))
+        pending = _Pending(column, vector, float(torch.linalg.vector_norm(vector)))
+        if self._counts(pending):
+            self._pending.append(pending)
+
+    def _counts(self, pending: _Pending) -> bool:
+        """Whether a direction is more than the rounding of the product that it is left from."""
+        scale = 1.0 if pending.column is None else float(np.abs(self.projected).max())
+        return pending.norm > _BREAKDOWN * self._epsilon * scale
 
     def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """The part of a vector outside the basis, and its coordinates inside; two passes (Kahan: twice is enough)."""

@@ -100,7 +100,8 @@ class _PowerIteration:
 
     def _start(self, number: int) -> Tensor:
         v = self._starts(number + 1)
-        return v / torch.linalg.vector_norm(v)
+        unit: Tensor = v / torch.linalg.vector_norm(v)
+        return unit
 
     def _projected(self, v: Tensor) -> Tensor:
         for _ in range(2):  # once leaves rounding behind
