@@ -34,9 +34,9 @@ def trace(
     2 sum_{i != j} H_ij^2; fresh vectors for each of B batches cut it several times at the same cost, because
     the cross terms between batches vanish.
 
-    The interval is looked at after 16, 32, 64, ... probes and at the end; it is Student's, at the level that
-    makes all possible looks hold together with probability ``confidence``. It is about 2.6 standard errors
-    wide on each side, not 1.96: the price of stopping when it is narrow enough.
+    The interval is looked at after 16, 32, 64, ... probes and at the end; it is Student's, corrected for the
+    samples' skewness, at the level that makes all possible looks hold together with probability ``confidence``.
+    It is about 2.6 standard errors wide on each side, not 1.96: the price of stopping when it is narrow enough.
 
     Choose ``hutchinson`` always for now; ``auto`` takes it.
 
@@ -55,7 +55,7 @@ def trace(
     Raises:
         UsageError: an unknown method, or fewer than two products allowed.
 
-    Source: Hutchinson 1990; Girard 1989.
+    Source: Hutchinson 1990; Girard 1989; the interval: Hall 1992, J. R. Statist. Soc. B 54, 221.
     """
     if method not in METHODS:
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
@@ -71,14 +71,14 @@ def trace(
         H.meter.expect(size - len(samples))
         more = H.quadratic_forms(draw, range(len(samples), size), per_batch=True)
         samples = np.concatenate([samples, more.numpy()])
-        value, stderr, half_width = mean_interval(samples.sum(1), level, rounding)
-        converged = half_width <= rtol * abs(value)
+        value, stderr, interval = mean_interval(samples.sum(1), level, rounding)
+        converged = (interval[1] - interval[0]) / 2 <= rtol * abs(value)
         if converged:
             break
     return TraceResult(
         value=value,
         stderr=stderr,
-        interval=(value - half_width, value + half_width),
+        interval=interval,
         confidence=confidence,
         method="hutchinson",
         probes=len(samples),
