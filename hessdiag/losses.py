@@ -223,7 +223,7 @@ class FunctionLoss:
     function: Callable[[Any, Any], Any]
 
     def __call__(self, outputs: Any, targets: Any, examples: int) -> Totals:
-        result = self.function(outputs, targets)
+        result = self.function(_at_least_float32(outputs) if isinstance(outputs, Tensor) else outputs, targets)
         if isinstance(result, tuple) and len(result) == 2:
             return _scalar64(result[0]), _count(result[1], result[0])
         if not isinstance(result, Tensor):

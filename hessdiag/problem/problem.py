@@ -98,6 +98,7 @@ class Problem:
         self.dtype = torch.float64 if self.model_dtype is torch.float64 else torch.float32
         _refuse_bad_weights(self.model)
         _refuse_shared_memory(self.parameters)
+        self._places = _places(self.model, self.parameters)
         self._data, self.include, self.exclude = data, tuple(include), tuple(exclude)
         self._cached: list[Batch] | None = None
         self._measuring = False
@@ -145,7 +146,8 @@ class Problem:
         if weights is None:
             outputs = self.model(*args, **kwargs)
         else:
-            outputs = functional_call(self.model, weights, args, kwargs, tie_weights=True)
+            placed = {place: weights[name] for name, places in self._places.items() for place in places}
+            outputs = functional_call(self.model, placed, args, kwargs, tie_weights=False)
         return outputs if isinstance(self.loss, ModelLoss) else _logits(outputs)
 
     def _call(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -370,6 +372,20 @@ def _refuse_what_is_read_once(data: Any) -> None:
         )
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise UsageError(f"data: found a {type(data).__name__}, expected batches: a list, a DataLoader, ...")
+
+
+def _places(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, list[str]]:
+    """Every place of each parameter, for replacing it: a tied one has several.
+
+    A module under two names counts once: torch's own ``tie_weights`` would leave its replacement in it.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    places: dict[str, list[str]] = {name: [] for name in parameters}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if id(parameter) in names:
+                places[names[id(parameter)]].append(f"{path}.{name}" if path else name)
+    return places
 
 
 def _refuse_shared_memory(parameters: dict[str, nn.Parameter]) -> None:
