@@ -159,8 +159,8 @@ _WORST_ERROR = 0.1  # of finite differences; above, the number would be worth no
 def choose_engine(problem: Problem, name: str = "auto") -> Engine:
     """Pick an engine by trying on one batch: by what the model's operations can do, never by a stopwatch.
 
-    The batch is the first whose loss depends on the weights. A candidate is taken when its products exist, are finite and symmetric (u.Hv = v.Hu): an operation with
-    a wrong second derivative shows as an asymmetry.
+    The batch is the first whose loss depends on the weights. A candidate is taken when its products exist,
+    are finite and symmetric (u.Hv = v.Hu): an operation with a wrong second derivative shows as an asymmetry.
 
     Args:
         problem: what to differentiate.
