@@ -138,7 +138,7 @@ def _place(value: float, error: float) -> int:
 
 
 def _is_fixed(value: float, error: float, place: int) -> bool:
-    return -5 < max(_exponent(value), _exponent(error)) < 6 and place > -8
+    return -5 < max(_exponent(value), _exponent(error)) < 6 and place > -10
 
 
 def _round(value: float, place: int, rounding: str) -> Decimal:

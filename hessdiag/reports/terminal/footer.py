@@ -15,12 +15,15 @@ from hessdiag.results import Report
 
 __all__ = ["footer"]
 
+_SAID_ABOVE = ("eigenvalues: ", "trace: ")  # these sections say themselves that they did not converge
+
 
 def footer(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[RenderableType]:
     """Cost, then warnings, then the file."""
     yield canvas.text("\n" + _cost(report.cost))
     for warning in report.warnings:
-        yield canvas.text(f"Warning: {warning}", "yellow")
+        if not warning.startswith(_SAID_ABOVE):
+            yield canvas.text(f"Warning: {warning}", "yellow")
     if saved_to is not None:
         prefix = "Report saved to "
         yield Text.assemble(prefix, split_name(canvas.literal(saved_to), canvas.width - len(prefix)))
@@ -29,4 +32,4 @@ def footer(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[Ren
 def _cost(cost: Cost) -> str:
     kinds = {"forward": cost.forward, "gradient": cost.gradient, "Hessian-vector": cost.hvp}
     passes = ", ".join(f"{count(amount)} {kind}" for kind, amount in kinds.items() if amount)
-    return f"Cost: {passes or 'no'} passes over the data, {duration(cost.seconds)}"
+    return f"Passes over the data: {passes or 'none'}; {duration(cost.seconds)}"
