@@ -27,19 +27,14 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            self.forward + other.forward,
-            self.gradient + other.gradient,
-            self.hvp + other.hvp,
+            _tidy(self.forward + other.forward),
+            _tidy(self.gradient + other.gradient),
+            _tidy(self.hvp + other.hvp),
             self.seconds + other.seconds,
         )
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(
-            self.forward - other.forward,
-            self.gradient - other.gradient,
-            self.hvp - other.hvp,
-            self.seconds - other.seconds,
-        )
+        return self + Cost(-other.forward, -other.gradient, -other.hvp, -other.seconds)
 
     @property
     def passes(self) -> float:
@@ -83,5 +78,10 @@ class Meter:
         )
 
     def _passes(self, kind: Kind) -> int | float:
-        whole, rest = divmod(self._batches[kind], self.batches_per_pass)
-        return whole if rest == 0 else self._batches[kind] / self.batches_per_pass
+        return _tidy(self._batches[kind] / self.batches_per_pass)
+
+
+def _tidy(passes: int | float) -> int | float:
+    """Thirds of a pass do not add up to a whole one in binary; whole passes are whole numbers."""
+    rounded = round(passes, 9)
+    return int(rounded) if rounded == int(rounded) else rounded
