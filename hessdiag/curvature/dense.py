@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.cost import Meter
+from hessdiag.curvature.graph import cut_short
 from hessdiag.curvature.operator import Draw, SymmetricOperator
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.memory import out_of_memory
@@ -87,6 +88,8 @@ def _batch_hessian(problem: Problem, batch: Batch) -> Tensor:
     if not total.requires_grad:
         return torch.zeros(problem.n, problem.n, dtype=torch.float64, device=problem.device)
     gradient = problem.flatten(torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True))
+    if cut_short([gradient]):
+        raise MeasurementError("the loss has no dense Hessian: an operation is marked once_differentiable")
     if not gradient.requires_grad:
         return torch.zeros(problem.n, problem.n, dtype=torch.float64, device=problem.device)
     try:

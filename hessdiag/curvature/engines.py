@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.graph import custom_functions, cut_short
 from hessdiag.errors import HessdiagError, MeasurementError, UsageError
 from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Problem
@@ -54,6 +55,8 @@ class ReverseOverReverse:
         if not total.requires_grad:
             return torch.zeros_like
         gradients = torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True)
+        if cut_short(gradients):
+            raise RuntimeError(f"an operation marked once_differentiable ({', '.join(custom_functions(total))})")
         # A gradient without graph is constant in w: its rows of the Hessian are zero.
         live = [i for i, g in enumerate(gradients) if g is not None and g.requires_grad]
         outputs = [gradients[i] for i in live]
@@ -161,6 +164,7 @@ def choose_engine(problem: Problem, name: str = "auto") -> Engine:
 
     The batch is the first whose loss depends on the weights. A candidate is taken when its products exist,
     are finite and symmetric (u.Hv = v.Hu): an operation with a wrong second derivative shows as an asymmetry.
+    Where a user's ``torch.autograd.Function`` takes part, they must agree with finite differences too.
 
     Args:
         problem: what to differentiate.
@@ -202,13 +206,39 @@ def _refusal(engine: Engine, problem: Problem, batch: Batch) -> str | None:
                 return f"its error would be {engine.relative_error:.0%} (the loss is not smooth at the step's scale)"
         problem.meter.add("hvp", 2)
         product = engine.linearize(problem, batch)
-        return _asymmetry(u, v, product(u), product(v), problem.model_dtype, engine.relative_error or 0.0)
+        hu, hv = product(u), product(v)
+        why = _asymmetry(u, v, hu, hv, problem.model_dtype, engine.relative_error or 0.0)
+        if why is None and not isinstance(engine, FiniteDifferences):
+            why = _disagreement(problem, batch, v, hv)
+        return why
     except HessdiagError:
         raise
     except (RuntimeError, NotImplementedError) as error:
         if out_of_memory(error):
             raise
         return str(error).strip().splitlines()[0]
+
+
+def _disagreement(problem: Problem, batch: Batch, v: Tensor, hv: Tensor) -> str | None:
+    """How the product differs from finite differences, where a user's autograd.Function is in the graph.
+
+    Its backward may keep values without their graph, so that a part of H is missing, and symmetrically so.
+    On a rectifier network finite differences cannot tell.
+    """
+    names = custom_functions(problem.batch_totals(batch)[0])
+    if not names:
+        return None
+    judge = FiniteDifferences()
+    problem.meter.add("hvp", 2)
+    error = judge.estimate_error(problem, batch, v)
+    expected = judge.linearize(problem, batch)(v)
+    size, difference = (float(torch.linalg.vector_norm(x.double())) for x in (expected, hv - expected))
+    if error > _WORST_ERROR or difference <= max(1e-3, 5 * error) * size:
+        return None
+    return (
+        f"its products differ from finite differences by {difference / size if size else math.inf:.2g}, which are "
+        f"right to {error:.1g}: the backward of {', '.join(names)} may hide what it depends on"
+    )
 
 
 def _asymmetry(u: Tensor, v: Tensor, hu: Tensor, hv: Tensor, dtype: torch.dtype, error: float) -> str | None:

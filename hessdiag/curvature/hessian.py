@@ -68,8 +68,8 @@ class HessianOperator(SymmetricOperator):
         return (sums / self.problem.weight).to(self.dtype)
 
     def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
-        sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64, device=self.device)
         with self.problem.measuring():
+            sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64, device=self.device)
             for batch in self.problem.batches():
                 product = self.engine.linearize(self.problem, batch)
                 for place, probe in enumerate(probes):

@@ -116,7 +116,8 @@ def _as_tensors(item: Any) -> Any:
 
 def _moved(item: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(item, Tensor):
-        return item.to(device, dtype) if item.is_floating_point() else item.to(device)
+        moved = item.to(device, dtype) if item.is_floating_point() else item.to(device)
+        return moved.clone() if moved.is_inference() else moved  # autograd refuses tensors of inference mode
     if isinstance(item, dict):
         return {name: _moved(value, device, dtype) for name, value in item.items()}
     if isinstance(item, tuple):

@@ -160,8 +160,8 @@ class Problem:
 
     def gradient(self) -> Tensor:
         """Grad f(w), shape (n,), summed over batches in float64."""
-        sum_of = torch.zeros(self.n, dtype=torch.float64, device=self.device)
         with self.measuring():
+            sum_of = torch.zeros(self.n, dtype=torch.float64, device=self.device)
             self.differentiable_batch()
             for batch in self.batches():
                 sum_of += self.batch_gradient(batch)
