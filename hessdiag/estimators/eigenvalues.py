@@ -49,7 +49,7 @@ def eigenvalues(
         top: how many from the top.
         bottom: how many from the bottom.
         method: ``lanczos`` or ``power``.
-        rtol: wanted residual, relative to the largest |eigenvalue| found.
+        rtol: wanted residual, relative to the largest |eigenvalue| found, be it at the wanted end or not.
         max_matvecs: products allowed, confirmation included.
         seed: of the start vectors.
 
@@ -63,10 +63,10 @@ def eigenvalues(
     _refuse_bad_request(H.n, wanted, method, max_matvecs)
     before = H.meter.read()
     find = _METHODS[method]
-    vectors, matvecs, found_all = find(H, wanted, max_matvecs - wanted.count, seed)
+    vectors, matvecs, complete, scale = find(H, wanted, max_matvecs - wanted.count, seed)
     products = H.matmat(vectors)
     values, residuals = _rayleigh(vectors, products)
-    scale = max(float(np.abs(values).max()), 0.0)
+    scale = max(scale, float(np.abs(values).max()))
     pairs = sorted(
         (Eigenpair(float(value), float(residual)) for value, residual in zip(values, residuals, strict=True)),
         key=lambda pair: -pair.value,
@@ -74,7 +74,7 @@ def eigenvalues(
     return EigenvaluesResult(
         method=method,
         matvecs=matvecs + wanted.count,
-        converged=found_all and bool(np.all(residuals <= rtol * scale)),
+        converged=complete and bool(np.all(residuals <= rtol * scale)),
         rtol=rtol,
         largest=tuple(pairs[:top]),
         smallest=tuple(reversed(pairs[len(pairs) - bottom :])),
@@ -127,8 +127,12 @@ def _rayleigh(vectors: Tensor, products: Tensor) -> tuple[np.ndarray, np.ndarray
     return np.array(values), np.array(residuals)
 
 
-def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> tuple[Tensor, int, bool]:
-    """Unit vectors (n, top + bottom), the products spent, and whether the search came to its end."""
+_Found = tuple[Tensor, int, bool, float]
+"""Unit vectors (n, top + bottom), the products spent, whether the search came to its end, and the largest
+|eigenvalue| seen on the way: an end of the spectrum near zero has no other scale to be small against."""
+
+
+def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> _Found:
     starts = Probes(H.n, seed=seed, stream=Stream.KRYLOV, distribution="gaussian", device=H.device, dtype=H.dtype)
     basis = KrylovBasis(H.n, H.dtype, H.device)
     search = _Search(wanted, H.n)
@@ -145,7 +149,8 @@ def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> t
         if search.done or basis.size >= min(budget, H.n):
             break
     places = wanted.places(basis.size)
-    return basis.expand(ritz.coordinates[:, places]), basis.size, search.done or basis.size == H.n
+    vectors = basis.expand(ritz.coordinates[:, places])
+    return vectors, basis.size, search.done or basis.size == H.n, float(np.abs(ritz.values).max())
 
 
 class _Search:
@@ -224,11 +229,11 @@ def _moved(values: np.ndarray, before: np.ndarray, tolerance: float) -> bool:
     return bool(np.any(np.abs(values - before) > tolerance / 2))
 
 
-def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> tuple[Tensor, int, bool]:
+def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> _Found:
     return power_vectors(H, top=wanted.top, bottom=wanted.bottom, rtol=wanted.rtol, budget=budget, seed=seed)
 
 
-_METHODS: dict[str, Callable[[SymmetricOperator, _Wanted, int, int], tuple[Tensor, int, bool]]] = {
+_METHODS: dict[str, Callable[[SymmetricOperator, _Wanted, int, int], _Found]] = {
     "lanczos": _lanczos,
     "power": _power,
 }

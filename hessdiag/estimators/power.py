@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ _SURVEY_STEPS = 8
 
 def power_vectors(
     H: SymmetricOperator, *, top: int, bottom: int, rtol: float, budget: int, seed: int
-) -> tuple[Tensor, int, bool]:
+) -> tuple[Tensor, int, bool, float]:
     """Approximate eigenvectors of both ends by iterating on s(H - cI), s = +1 for the top and -1 for the bottom.
 
     Plain power iteration converges to the eigenvalue of largest magnitude, or, with two of equal magnitude
@@ -27,21 +29,22 @@ def power_vectors(
         H: the operator, order n.
         top: how many vectors from the top.
         bottom: how many from the bottom.
-        rtol: a vector is done at ||Hv - lambda v|| <= rtol times the largest |Rayleigh quotient| seen.
+        rtol: a vector is done at ||Hv - lambda v|| <= rtol times the scale: the largest ||Hv|| seen, unit v.
         budget: products allowed in all.
         seed: of the start vectors.
 
     Returns:
-        Unit vectors (n, top + bottom), the products spent, and whether all met ``rtol``.
+        Unit vectors (n, top + bottom), the products spent, whether all met ``rtol``, and the scale.
     """
-    iteration = _PowerIteration(H, rtol, budget, seed)
     wanted = [1] * top + [-1] * bottom
-    shifts = iteration.shifts()
+    # An inexact vector leaks into all that are kept orthogonal to it: k residuals add up to sqrt(k) of one.
+    iteration = _PowerIteration(H, rtol / math.sqrt(len(wanted)), budget, seed)
+    shifts = iteration.shifts(min(_SURVEY_STEPS, (budget - len(wanted)) // 8))
     for place, sign in enumerate(wanted):
         # What is left is shared out, so that a hard vector cannot starve those after it.
         share = (budget - iteration.spent) // (len(wanted) - place)
-        iteration.find(sign, shifts[sign], max(share, 1))
-    return torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged
+        iteration.find(sign, shifts[sign], share)
+    return torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged, iteration.scale
 
 
 class _PowerIteration:
@@ -52,27 +55,25 @@ class _PowerIteration:
         self.found: list[Tensor] = []
         self.spent = 0
         self.all_converged = True
-        self._scale = 0.0
+        self.scale = 0.0
         self._starts = Probes(
             H.n, seed=seed, stream=Stream.POWER, distribution="gaussian", device=H.device, dtype=H.dtype
         )
 
-    def shifts(self) -> dict[int, float]:
-        """A shift for each sign, from a short look at both ends: just beyond the unwanted end, or none."""
-        steps = min(_SURVEY_STEPS, max(self.budget // 8, 1))
+    def shifts(self, steps: int) -> dict[int, float]:
+        """A shift for each sign, from a look of 3 ``steps`` at both ends: just beyond the unwanted end, or none."""
         v = self._start(0)
-        norm = 0.0
         for _ in range(steps):
             product = self._product(v)
             v = self._unit(product, v)
-            norm = max(norm, float(torch.linalg.vector_norm(product)))
+            self.scale = max(self.scale, float(torch.linalg.vector_norm(product)))
         ends = {}
         for sign in (1, -1):
             v, quotient = self._start(sign), 0.0
             for _ in range(steps):
                 product = self._product(v)
                 quotient = float(v.double() @ product.double())
-                v = self._unit(sign * product + norm * v, v)
+                v = self._unit(sign * product + self.scale * v, v)
             ends[sign] = quotient
         return {1: min(1.1 * ends[-1], 0.0), -1: max(1.1 * ends[1], 0.0)}
 
@@ -83,10 +84,10 @@ class _PowerIteration:
         for _ in range(allowance):
             product = self._projected(self._product(v))
             quotient = float(v.double() @ product.double())
-            self._scale = max(self._scale, abs(quotient))
+            self.scale = max(self.scale, abs(quotient))
             residual = float(torch.linalg.vector_norm(product.double() - quotient * v.double()))
             self.H.meter.expect(max(self.budget - self.spent, 0))
-            if residual <= self.rtol * self._scale:
+            if residual <= self.rtol * self.scale:
                 break
             v = self._unit(self._projected(sign * (product - shift * v)), v)
         else:
