@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hessdiag.errors import UsageError
 
-__all__ = ["write_atomically"]
+__all__ = ["refuse_unwritable", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write beside the file, then rename over it: it holds the old text or the new, whatever happens.
 
+    A link stays, and the file that it leads to is written; a device or a pipe, which nothing can be renamed over,
+    is written as it stands.
+
     Raises:
-        UsageError: the folder cannot be made or written.
+        UsageError: the folder cannot be made or written, or ``path`` is a folder.
     """
-    try:
+    with _failures_named(path):
+        if _is_device(path):
+            path.write_text(text, encoding="utf-8")
+            return
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -28,10 +37,39 @@ def write_atomically(path: Path, text: str) -> None:
             os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
             os.replace(name, path)
         except BaseException:
-            os.unlink(name)
+            with suppress(FileNotFoundError):  # a Ctrl-C right after the rename
+                os.unlink(name)
             raise
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Find out before the work, not after it, that its result could not be written.
+
+    Raises:
+        UsageError: as :func:`write_atomically`.
+    """
+    with _failures_named(path):
+        if path.is_dir():
+            raise UsageError(f"{path}: found a folder, expected a file to write: name one in it")
+        if _is_device(path):
+            return
+        folder = Path(os.path.realpath(path)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise UsageError(f"{path}: could not be written: {error.strerror or error}") from error
+        raise UsageError(
+            f"{path}: could not be written: {error.strerror or error}: name a file in a folder that can be"
+        ) from error
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _umask() -> int:

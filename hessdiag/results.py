@@ -238,8 +238,9 @@ class Report:
         """
         from pydantic import TypeAdapter
 
-        if document.get("schema") != SCHEMA:
-            raise ValueError(f"found schema {document.get('schema')!r}, expected {SCHEMA!r}")
+        found = document.get("schema") if isinstance(document, Mapping) else None
+        if found != SCHEMA:
+            raise ValueError(f"found schema {found!r}, expected {SCHEMA!r}")
         return TypeAdapter(cls).validate_python({key: value for key, value in document.items() if key != "schema"})
 
 

@@ -12,8 +12,10 @@ from hessdiag.cli.audit import audit
 from hessdiag.cli.crosscheck import crosscheck
 from hessdiag.cli.density import density
 from hessdiag.cli.eigs import eigs
+from hessdiag.cli.failures import INTERRUPTED, failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
 from hessdiag.cli.schema import schema
+from hessdiag.cli.streams import open_closed_streams
 from hessdiag.cli.trace import trace
 from hessdiag.cli.validate import validate
 
@@ -47,9 +49,22 @@ def _root(
 
 
 def main() -> None:
-    """Run the program; a Ctrl-C outside a command (while torch is being imported, say) also ends with 130."""
+    """Run the program; whatever happens, it ends with one of the contract's codes."""
+    open_closed_streams()
     try:
-        app()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        with failures_explained():
+            _run()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
+def _run() -> None:
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # `--help | head`, for which typer exits with 1
+            raise typer.Exit(0) from None
+        code = end.code if isinstance(end.code, int) else 0
+        if code == INTERRUPTED:
+            no_more_interrupts()
+        raise typer.Exit(code) from None

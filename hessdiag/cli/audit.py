@@ -12,4 +12,4 @@ def audit(request: Request) -> None:
 
     What is measured, and how closely, stands under `audit:` in the spec.
     """
-    measure_sections(request, request.overrides())
+    measure_sections(request)

@@ -19,13 +19,12 @@ def crosscheck(request: Request) -> None:
 
     References: pyhessian, and a dense float64 Hessian for up to 5,000 parameters.
     """
-    from hessdiag.spec import load_spec
-
-    spec = load_spec(request.target, request.overrides())
+    spec = request.load_spec()
+    plan = spec.audit.only(("eigenvalues", "trace"))
 
     def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
         from hessdiag.workflows.crosscheck import crosscheck as run
 
-        return run(problem, spec.audit, seed=request.common.seed, watch=watch)
+        return run(problem, plan, seed=request.common.seed, previous=previous, watch=watch)
 
-    measure(request, spec, work)
+    measure(request, spec, plan, work)

@@ -17,5 +17,5 @@ def density(
     probes: Annotated[int | None, typer.Option(min=1, help="Random start vectors. (default: spec, 4)")] = None,
 ) -> None:
     """Measure the spectral density of the Hessian by stochastic Lanczos quadrature."""
-    overrides = request.overrides(audit__density__steps=steps, audit__density__probes=probes)
-    measure_sections(request, overrides, ("density",))
+    request = request.overridden(audit__density__steps=steps, audit__density__probes=probes)
+    measure_sections(request, ("density",))

@@ -28,11 +28,11 @@ def eigs(
     ] = None,
 ) -> None:
     """Measure the extreme eigenvalues of the Hessian."""
-    overrides = request.overrides(
+    request = request.overridden(
         audit__eigenvalues__top=top,
         audit__eigenvalues__bottom=bottom,
         audit__eigenvalues__method=method,
         audit__eigenvalues__rtol=rtol,
         audit__eigenvalues__max_matvecs=max_matvecs,
     )
-    measure_sections(request, overrides, ("eigenvalues",))
+    measure_sections(request, ("eigenvalues",))

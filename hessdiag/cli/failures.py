@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
-from hessdiag.errors import HessdiagError, SpecError
+from hessdiag.cli.streams import say
+from hessdiag.errors import CheckpointError, HessdiagError, SpecError
 
-__all__ = ["INTERRUPTED", "failures_explained", "say"]
+__all__ = ["INTERRUPTED", "failures_explained", "no_more_interrupts", "warnings_hidden"]
 
 INTERNAL_ERROR = 3
 INTERRUPTED = 130
-
-
-def say(message: str) -> None:
-    """One message to the person, on stderr, nothing in it taken as markup."""
-    encoding = sys.stderr.encoding or "ascii"
-    print(message.encode(encoding, "replace").decode(encoding), file=sys.stderr)
 
 
 @contextmanager
@@ -37,6 +34,7 @@ def failures_explained(debug: bool = False) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
+        no_more_interrupts()
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except HessdiagError as error:
@@ -44,11 +42,38 @@ def failures_explained(debug: bool = False) -> Iterator[None]:
             traceback.print_exc()
         # A spec's faults carry their place, file:line:column, which must begin the line to be clickable.
         say(str(error) if isinstance(error, SpecError) else f"error: {error}")
+        if not debug and _of_users_code(error):
+            say("run again with --debug for the traceback")
         raise typer.Exit(error.exit_code) from None
-    except Exception as error:
+    except SystemExit as end:
+        if debug:
+            traceback.print_exc()
+        say(f"error: code that the spec names ended the program (sys.exit({end.code!r})): let it raise an exception")
+        raise typer.Exit(INTERNAL_ERROR) from None
+    except BaseException as error:
         if debug:
             traceback.print_exc()
         say(f"error: internal error: {type(error).__name__}: {error}")
         if not debug:
             say("run again with --debug for the traceback, and please report it")
         raise typer.Exit(INTERNAL_ERROR) from None
+
+
+def no_more_interrupts() -> None:
+    """Let the program end in peace after a first Ctrl-C: a second one would cost it its last words."""
+    with suppress(ValueError):  # not the main thread, which alone is interrupted
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _of_users_code(error: HessdiagError) -> bool:
+    """Whether an exception of a spec's code is behind it; a damaged checkpoint has no traceback worth reading."""
+    return error.exit_code == INTERNAL_ERROR and error.__cause__ is not None and not isinstance(error, CheckpointError)
+
+
+@contextmanager
+def warnings_hidden(unless: bool) -> Iterator[None]:
+    """Python's and torch's warnings are for developers; what a user must know is in the report."""
+    with warnings.catch_warnings():
+        if not (unless or sys.warnoptions):
+            warnings.simplefilter("ignore")
+        yield

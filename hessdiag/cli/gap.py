@@ -29,10 +29,10 @@ def gap(
     distribution: Annotated[Distribution | None, typer.Option(help="Of the noise. (default: spec, gaussian)")] = None,
 ) -> None:
     """Measure the loss gained by weight noise, F(W) - f(W), against sigma^2/2 Tr[H]."""
-    overrides = request.overrides(
+    request = request.overridden(
         audit__gap__sigma=sigma,
         audit__gap__draws=draws,
         audit__gap__estimator=estimator,
         audit__gap__distribution=distribution,
     )
-    measure_sections(request, overrides, ("trace", "gap"))
+    measure_sections(request, ("trace", "gap"))

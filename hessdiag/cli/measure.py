@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hessdiag.cli.failures import INTERRUPTED, say
-from hessdiag.cli.options import Request
+from hessdiag.cli.failures import INTERRUPTED, no_more_interrupts
 from hessdiag.cli.progress import progress
-from hessdiag.files import write_atomically
+from hessdiag.cli.request import Request
+from hessdiag.cli.streams import results_alone_on_stdout, say
+from hessdiag.errors import HessdiagError
+from hessdiag.files import refuse_unwritable, write_atomically
 from hessdiag.reports import json as json_report
 from hessdiag.reports import terminal
 from hessdiag.reports.console import stdout_console
@@ -22,6 +24,7 @@ from hessdiag.results import Report
 if TYPE_CHECKING:
     from hessdiag.problem import Problem
     from hessdiag.spec import Spec
+    from hessdiag.spec.schema import AuditSpec
     from hessdiag.workflows.audit import Watch
 
 __all__ = ["measure", "measure_sections"]
@@ -30,33 +33,33 @@ Work = Callable[["Problem", "Watch", Report | None], Report]
 """What a command does with a problem, given a watcher of partial reports and an interrupted run's report."""
 
 
-def measure_sections(request: Request, overrides: list[str], sections: tuple[str, ...] | None = None) -> None:
+def measure_sections(request: Request, sections: tuple[str, ...] | None = None) -> None:
     """Measure what the spec's ``audit`` asks for, or ``sections`` of it alone."""
-    from hessdiag.spec import load_spec
-
-    spec = load_spec(request.target, overrides)
+    spec = request.load_spec()
+    plan = spec.audit if sections is None else spec.audit.only(sections)
 
     def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
         from hessdiag.workflows.audit import audit
 
-        plan = spec.audit if sections is None else spec.audit.only(sections)
         return audit(problem, plan, seed=request.common.seed, command=request.command, previous=previous, watch=watch)
 
-    measure(request, spec, work)
+    measure(request, spec, plan, work)
 
 
-def measure(request: Request, spec: Spec, work: Work) -> None:
+def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
     """Load the spec's problem, do the work under a progress bar, write and print the report.
 
     What is finished is on disk before the next section begins, and an interrupted run goes on from there.
     """
+    refuse_unwritable(request.out)
     common, seen = request.common, _Seen(request.out)
-    with progress(common.quiet) as stage:
-        stage("load")
+    with results_alone_on_stdout(), progress(common.quiet) as stage:
         try:
+            stage("load")
             from hessdiag.loading import load_problem
 
             problem = load_problem(spec, device=common.device, dtype=common.dtype)
+            _refuse_too_many_eigenvalues(request, plan, problem.n)
 
             def watch(report: Report, section: str) -> None:
                 seen.save(report)
@@ -64,10 +67,22 @@ def measure(request: Request, spec: Spec, work: Work) -> None:
 
             report = work(problem, watch, _previous(request.out))
         except KeyboardInterrupt:
+            no_more_interrupts()
             stage("")
             say(seen.summary())
             raise typer.Exit(INTERRUPTED) from None
     _print(report, request)
+
+
+def _refuse_too_many_eigenvalues(request: Request, plan: AuditSpec, n: int) -> None:
+    """Before anything is measured, and with the place in the spec."""
+    asked = plan.eigenvalues
+    if asked is not None and asked.top + asked.bottom > n:
+        raise request.fault(
+            "audit.eigenvalues.top",
+            f"found top {asked.top} and bottom {asked.bottom}, expected at most {n} together, "
+            f"because {n} selected parameters have {n} eigenvalues: ask for fewer",
+        )
 
 
 class _Seen:
@@ -93,16 +108,27 @@ class _Seen:
 
 def _previous(path: Path) -> Report | None:
     """The report that an earlier run left, if it can be read."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        return None
     try:
         return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _print(report: Report, request: Request) -> None:
+    try:
+        if request.common.as_json:
+            sys.stdout.write(json_report.render(report))
+        else:
+            stdout_console().print(terminal.render(report, saved_to=str(request.out)))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the disk is full, say
+        raise HessdiagError(
+            f"the report could not be printed: {error.strerror or error}; it is complete in {request.out}"
+        ) from None
     if request.common.as_json:
-        sys.stdout.write(json_report.render(report))
         for warning in report.warnings:
             say(f"warning: {warning}")
-    else:
-        stdout_console().print(terminal.render(report, saved_to=str(request.out)))

@@ -23,7 +23,7 @@ def trace(
     ] = None,
 ) -> None:
     """Measure the trace of the Hessian, whole and by parameter tensor."""
-    overrides = request.overrides(
+    request = request.overridden(
         audit__trace__method=method, audit__trace__rtol=rtol, audit__trace__max_matvecs=max_matvecs
     )
-    measure_sections(request, overrides, ("trace",))
+    measure_sections(request, ("trace",))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hessdiag.cli.failures import failures_explained, say
+from hessdiag.cli.failures import failures_explained
+from hessdiag.cli.streams import say
 from hessdiag.errors import UsageError
 
 

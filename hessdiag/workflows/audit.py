@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 
 from hessdiag.cost import Cost
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.errors import HessdiagError
+from hessdiag.errors import MeasurementError
 from hessdiag.estimators.density import spectral_density
 from hessdiag.estimators.eigenvalues import eigenvalues
 from hessdiag.estimators.noise_gap import noise_gap
@@ -43,15 +44,17 @@ def audit(
             the trace, which is measured with it.
         seed: of all probes and start vectors; it never changes H.
         command: goes into the report.
-        previous: an interrupted run's partial report; its finished sections are taken over if it measured the
-            same problem with the same settings, which the loss and the gradient norm must confirm bit for bit.
+        previous: the report of a run that did not come to its end; its finished sections are taken over if it
+            measured the same problem with the same settings, which the loss and the gradient norm must confirm
+            bit for bit.
         watch: is shown the partial report before each section.
 
     Returns:
         The report; status ``complete``.
 
     Raises:
-        HessdiagError: a section could not be measured; ``watch`` has seen the rest with status ``failed``.
+        HessdiagError: a section could not be measured; ``watch`` has seen the rest with status ``failed``, as it
+            has when anything else is raised.
     """
     settings = settings or AuditSpec()
     if settings.gap is not None and settings.trace is None:
@@ -59,8 +62,7 @@ def audit(
     H = HessianOperator(problem)
     report = blank_report(command, problem, H, settings, seed)
     watch(report, "gradient")
-    gradient = problem.gradient()
-    report = replace(report, loss=problem.loss_value, gradient_norm=float(torch.linalg.vector_norm(gradient.double())))
+    report = replace(report, loss=problem.loss_value, gradient_norm=_gradient_norm(problem))
     resumed = _finished_sections(previous, report)
     report = replace(report, **resumed)
     spent_before = sum((section.cost for section in resumed.values()), Cost())
@@ -71,12 +73,22 @@ def audit(
         watch(_with_totals(report, problem, spent_before), section)
         try:
             report = replace(report, **{section: _MEASURE[section](_Job(problem, H, plan, seed, report))})
-        except HessdiagError:
+        except Exception:
             watch(replace(_with_totals(report, problem, spent_before), status="failed"), "")
             raise
     report = replace(_with_totals(report, problem, spent_before), status="complete")
     watch(report, "")
     return report
+
+
+def _gradient_norm(problem: Problem) -> float:
+    norm = float(torch.linalg.vector_norm(problem.gradient().double()))
+    if not math.isfinite(norm):
+        raise MeasurementError(
+            f"the gradient of the loss has norm {norm}, expected a finite number, although the loss is "
+            f"{problem.loss_value:g}: look for sqrt, norm, log or division at 0 in the model or the loss"
+        )
+    return norm
 
 
 @dataclass(frozen=True)
@@ -148,20 +160,26 @@ def blank_report(command: str, problem: Problem, H: HessianOperator, settings: A
 
 
 def _described(loss: Any) -> dict[str, Any]:
-    options = asdict(loss) if is_dataclass(loss) and not isinstance(loss, type) else {}
-    shown = {
-        key: value if not callable(value) else getattr(value, "__qualname__", repr(value))
-        for key, value in options.items()
-    }
-    return {"name": type(loss).__name__, **shown}
+    options = {f.name: getattr(loss, f.name) for f in fields(loss)} if is_dataclass(loss) else {}
+    return {"name": type(loss).__name__, **{key: _shown(value) for key, value in options.items()}}
+
+
+def _shown(value: Any) -> Any:
+    """An option of a loss as the report has it; never with an address in it, which no two runs share."""
+    if isinstance(value, torch.nn.Module):
+        return repr(value)
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return value if isinstance(value, (int, float, str, tuple, list, dict, type(None))) else type(value).__qualname__
 
 
 def _finished_sections(previous: Report | None, now: Report) -> dict[str, Any]:
     """The sections of an interrupted run that this run may take over."""
-    if previous is None or previous.status != "partial":
+    if previous is None or previous.status == "complete":
         return {}
     same = ("version", "command", "target", "data", "seed", "settings", "environment", "loss", "gradient_norm")
-    if any(getattr(previous, name) != getattr(now, name) for name in same):
+    was, new = previous.to_dict(), now.to_dict()  # as documents: reading one back does not restore tuples
+    if any(was.get(name) != new.get(name) for name in same):
         return {}
     return {section: getattr(previous, section) for section in SECTIONS if getattr(previous, section) is not None}
 

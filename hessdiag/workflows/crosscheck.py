@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -10,13 +11,11 @@ import torch
 from hessdiag.curvature.dense import dense_hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
-from hessdiag.estimators.eigenvalues import eigenvalues
 from hessdiag.estimators.probes import Probes, Stream
-from hessdiag.estimators.trace import trace
 from hessdiag.problem import Problem
 from hessdiag.results import CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
-from hessdiag.spec.schema import AuditSpec, EigenvaluesSpec, TraceSpec
-from hessdiag.workflows.audit import Watch, blank_report
+from hessdiag.spec.schema import AuditSpec
+from hessdiag.workflows.audit import Watch, audit
 from hessdiag.workflows.pyhessian_adapter import pyhessian_of
 
 __all__ = ["crosscheck"]
@@ -25,6 +24,7 @@ _PYHESSIAN_ITERATIONS = 100
 _PYHESSIAN_PROBES = 50
 _RELATIVE_TOLERANCE = 0.01
 _STANDARD_ERRORS = 4.0
+_ROUNDINGS = 2.5  # of the vectors' dtype, as in the trace's own interval
 
 
 def crosscheck(
@@ -33,6 +33,7 @@ def crosscheck(
     *,
     seed: int = 0,
     max_dense: int = 5000,
+    previous: Report | None = None,
     watch: Watch = lambda report, section: None,
 ) -> Report:
     """Hold our eigenvalues and trace against PyHessian's, and against a dense float64 Hessian of a small model.
@@ -44,26 +45,34 @@ def crosscheck(
         settings: how closely to measure ours.
         seed: of our probes and of PyHessian's.
         max_dense: up to how many parameters the dense matrix is formed; it takes as many products, and 8 n^2 bytes.
+        previous: as in :func:`hessdiag.audit`.
         watch: as in :func:`hessdiag.audit`.
 
     Returns:
         A report whose ``crosscheck`` section has a row for each comparison; a reference that could not be had
         says why.
     """
-    settings = (settings or AuditSpec()).only(("eigenvalues", "trace"))
-    H = HessianOperator(problem)
-    report = blank_report("crosscheck", problem, H, settings, seed)
-    watch(report, "eigenvalues")
-    found = eigenvalues(H, **(settings.eigenvalues or EigenvaluesSpec()).model_dump(), seed=seed)
-    watch(report, "trace")
-    estimate = trace(H, **(settings.trace or TraceSpec()).model_dump(), seed=seed)
-    ours = _Ours(problem.loss_value, found, estimate)
-    report = replace(report, loss=problem.loss_value, eigenvalues=found, trace=estimate)
-    watch(report, "crosscheck")
+
+    def watch_parts(report: Report, section: str) -> None:
+        if report.status == "complete":  # ours is, the crosscheck is not
+            report, section = replace(report, status="partial"), "crosscheck"
+        watch(report, section)
+
+    report = audit(
+        problem,
+        (settings or AuditSpec()).only(("eigenvalues", "trace")),
+        seed=seed,
+        command="crosscheck",
+        previous=previous,
+        watch=watch_parts,
+    )
+    if report.eigenvalues is None or report.trace is None:
+        raise AssertionError("both were asked for")
     before = problem.meter.read()
-    rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(problem, ours, H, max_dense)]
+    ours = _Ours(problem, report.eigenvalues, report.trace)
+    rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(problem, ours, max_dense)]
     result = CrosscheckResult(tuple(rows), seed, problem.meter.read() - before)
-    report = replace(report, crosscheck=result, status="complete", cost=problem.meter.read())
+    report = replace(report, crosscheck=result, cost=report.cost + result.cost)
     watch(report, "")
     return report
 
@@ -71,8 +80,9 @@ def crosscheck(
 class _Ours:
     """Our numbers, and the rows that compare them."""
 
-    def __init__(self, loss: float, found: EigenvaluesResult, estimate: TraceResult) -> None:
-        self.loss, self.trace = loss, estimate
+    def __init__(self, problem: Problem, found: EigenvaluesResult, estimate: TraceResult) -> None:
+        self.trace = estimate
+        self.rounding = _ROUNDINGS * torch.finfo(problem.dtype).eps * abs(estimate.value)
         self.largest = found.largest[0].value
         self.smallest = found.smallest[0].value if found.smallest else None
         ends = [self.largest] if self.smallest is None else [self.largest, self.smallest]
@@ -84,7 +94,8 @@ class _Ours:
         return _row(quantity, value, reference, name, difference, _RELATIVE_TOLERANCE, "relative")
 
     def trace_row(self, reference: float, stderr: float, name: str) -> CrosscheckRow:
-        spread = (self.trace.stderr**2 + stderr**2) ** 0.5
+        # Of a diagonal Hessian every probe gives the trace, to rounding: its standard error alone would be too strict.
+        spread = math.hypot(self.trace.stderr, stderr, self.rounding)
         difference = abs(self.trace.value - reference)
         errors = difference / spread if spread > 0 else (0.0 if difference == 0 else float("inf"))
         return _row("trace", self.trace.value, reference, name, errors, _STANDARD_ERRORS, "standard errors")
@@ -97,11 +108,10 @@ def _against_pyhessian(problem: Problem, ours: _Ours, seed: int) -> list[Crossch
         with pyhessian_of(problem) as other:
             eigenvalue = other.eigenvalue(_PYHESSIAN_ITERATIONS, seed)
             value, stderr = other.trace(_PYHESSIAN_PROBES, seed)
-    except (HessdiagError, RuntimeError, TypeError) as error:
-        note = f"{type(error).__name__}: {error}".splitlines()[0]
+    except Exception as error:  # whatever it cannot take is a result of the crosscheck, not its end
         return [
-            _missing("eigenvalue of largest magnitude", ours.dominant, name, note),
-            _missing("trace", ours.trace.value, name, note),
+            _missing(ours.eigenvalue_row("eigenvalue of largest magnitude", ours.dominant, 0.0, name), error),
+            _missing(ours.trace_row(0.0, 0.0, name), error),
         ]
     return [
         ours.eigenvalue_row("eigenvalue of largest magnitude", ours.dominant, eigenvalue, name),
@@ -109,21 +119,25 @@ def _against_pyhessian(problem: Problem, ours: _Ours, seed: int) -> list[Crossch
     ]
 
 
-def _against_dense(problem: Problem, ours: _Ours, H: HessianOperator, max_dense: int) -> list[CrosscheckRow]:
+def _against_dense(problem: Problem, ours: _Ours, max_dense: int) -> list[CrosscheckRow]:
     name = "dense float64"
     if problem.n > max_dense:
         note = f"not formed: {problem.n} parameters are more than {max_dense}"
-        return [_missing("trace", ours.trace.value, name, note)]
+        return [_missing(ours.trace_row(0.0, 0.0, name), note)]
     problem.meter.expect(problem.n)
     try:
         matrix = dense_hessian(problem)
     except (HessdiagError, RuntimeError) as error:
-        return [_missing("trace", ours.trace.value, name, f"{type(error).__name__}: {error}".splitlines()[0])]
+        return [_missing(ours.trace_row(0.0, 0.0, name), error)]
     values = torch.linalg.eigvalsh(matrix)
     rows = [ours.eigenvalue_row("largest eigenvalue", ours.largest, float(values[-1]), name)]
     if ours.smallest is not None:
         rows.append(ours.eigenvalue_row("smallest eigenvalue", ours.smallest, float(values[0]), name))
-    return [*rows, ours.trace_row(float(matrix.trace()), 0.0, name), _product_row(H, matrix, name)]
+    return [
+        *rows,
+        ours.trace_row(float(matrix.trace()), 0.0, name),
+        _product_row(HessianOperator(problem), matrix, name),
+    ]
 
 
 def _product_row(H: HessianOperator, matrix: torch.Tensor, name: str) -> CrosscheckRow:
@@ -155,5 +169,9 @@ def _row(
     return CrosscheckRow(quantity, value, reference, name, difference, tolerance, unit, difference <= tolerance)
 
 
-def _missing(quantity: str, value: float, name: str, note: str) -> CrosscheckRow:
-    return CrosscheckRow(quantity, value, None, name, None, _RELATIVE_TOLERANCE, "relative", None, note)
+def _missing(row: CrosscheckRow, why: Exception | str) -> CrosscheckRow:
+    """The row without its reference, which could not be had."""
+    if isinstance(why, Exception):
+        text = str(why).strip().splitlines()
+        why = text[0] if isinstance(why, HessdiagError) else ": ".join([type(why).__name__, *text[:1]])
+    return replace(row, reference=None, difference=None, agrees=None, note=why)
