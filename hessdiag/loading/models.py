@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hessdiag.errors import HessdiagError, UsageError
-from hessdiag.loading.references import import_reference
+from hessdiag.errors import UsageError
+from hessdiag.loading.references import call_reference, import_reference
 from hessdiag.spec.schema import ModelSpec
 
 __all__ = ["build_model"]
@@ -27,13 +27,7 @@ def build_model(spec: ModelSpec, resolve: Callable[[str], Path]) -> nn.Module:
         raise UsageError(f"model.class_path: {spec.class_path} is a {type(factory).__name__}, expected a function")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
-            model = factory(**spec.init_args)
-        except Exception as error:
-            arguments = ", ".join(f"{name}={value!r}" for name, value in spec.init_args.items())
-            raise HessdiagError(
-                f"model.class_path: {spec.class_path}({arguments}) failed: {type(error).__name__}: {error}"
-            ) from error
+        model = call_reference("model.class_path", spec.class_path, factory, resolve, **spec.init_args)
     if not isinstance(model, nn.Module):
         raise UsageError(f"model.class_path: {spec.class_path} built a {type(model).__name__}, expected an nn.Module")
     return model

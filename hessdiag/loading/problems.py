@@ -13,7 +13,7 @@ from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints import load_checkpoint
 from hessdiag.loading.datasets import load_data
 from hessdiag.loading.models import build_model
-from hessdiag.loading.references import import_reference
+from hessdiag.loading.references import call_reference, import_reference
 from hessdiag.losses import LOSSES, Loss
 from hessdiag.memory import memory_errors_explained
 from hessdiag.problem import Problem
@@ -77,7 +77,7 @@ def _loss(spec: Spec) -> Loss | Callable[[Any, Any], Any]:
         return LOSSES[spec.loss.name](**spec.loss.options())
     function = import_reference(spec.loss.name, spec.resolve, "loss")
     if isinstance(function, type) and issubclass(function, nn.Module):
-        function = function()
+        function = call_reference("loss", spec.loss.name, function, spec.resolve)
     if not callable(function):
         raise UsageError(f"loss: {spec.loss.name} is a {type(function).__name__}, expected a function")
     return function  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"device: found {name!r}, but torch {torch.__version__} sees {_cuda_devices()}: use cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"device: found {name!r}, but torch {torch.__version__} sees no mps device: use cpu")
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or name.startswith("cpu:"):
         raise UsageError(f"device: found {name!r}, expected auto, cpu, cuda, cuda:N or mps")
     return device
 

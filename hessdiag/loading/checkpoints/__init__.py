@@ -32,6 +32,9 @@ FORMATS = (
 )
 
 
+_LFS = b"version https://git-lfs"
+
+
 def load_checkpoint(model: nn.Module, path: Path, shown: str) -> CheckpointInfo:
     """Read a checkpoint and put its weights into the model.
 
@@ -54,6 +57,8 @@ def load_checkpoint(model: nn.Module, path: Path, shown: str) -> CheckpointInfo:
         raise CheckpointError(f"{shown}: could not be read: {error.strerror or error}") from error
     if not head:
         raise CheckpointError(f"{shown}: the file is empty (0 bytes), expected a checkpoint: copy or save it again")
+    if head.startswith(_LFS):
+        raise CheckpointError(f"{shown}: found a Git LFS pointer, expected the checkpoint itself: run git lfs pull")
     for form in FORMATS:
         if form.recognises(head):
             try:
@@ -64,5 +69,5 @@ def load_checkpoint(model: nn.Module, path: Path, shown: str) -> CheckpointInfo:
             return CheckpointInfo(shown, form.name, digest)
     raise CheckpointError(
         f"{shown}: found neither safetensors nor a torch file (first bytes {head[:8]!r}), expected a state dict "
-        "saved by safetensors or by torch.save"
+        "saved by safetensors or by torch.save: was it cut short, or is it another file?"
     )

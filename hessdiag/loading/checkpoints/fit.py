@@ -12,38 +12,61 @@ __all__ = ["load_weights"]
 
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
+Tensors = Mapping[str, Tensor]
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], shown: str) -> None:
+
+def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
     """Copy the tensors into the model's parameters and buffers.
 
     Raises:
-        CheckpointError: names or shapes differ from the model's.
+        CheckpointError: names, shapes or kinds of number differ from the model's.
     """
     expected = {name: item for name, item in model.state_dict().items() if isinstance(item, Tensor)}
     complaints = [
         *_wrong_shapes(expected, tensors),
+        *_wrong_kinds(expected, tensors),
         *_missing(expected, tensors),
         *_unexpected(expected, tensors),
     ]
     if complaints:
+        raise CheckpointError(f"{shown} does not fit the model: {'; '.join([*complaints, _cause(expected, tensors)])}")
+    try:
+        model.load_state_dict(dict(tensors), strict=False)
+    except (RuntimeError, NotImplementedError) as error:  # tensors without data or without a dense form
         raise CheckpointError(
-            f"{shown} does not fit the model: " + "; ".join([*complaints, *_cause(expected, tensors)])
-        )
-    model.load_state_dict(dict(tensors), strict=False)
+            f"{shown}: its tensors could not be copied ({str(error).strip()}), expected dense tensors with their data: "
+            "save them so"
+        ) from error
 
 
-def _wrong_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _wrong_shapes(expected: Tensors, found: Tensors) -> list[str]:
     wrong = [name for name in expected if name in found and expected[name].shape != found[name].shape]
     if not wrong:
         return []
     first = wrong[0]
     return [
-        f"{len(wrong)} tensors have another shape (first: {first} is {tuple(found[first].shape)}, "
+        f"{_tensors(len(wrong), 'has', 'have')} another shape (first: {first} is {tuple(found[first].shape)}, "
         f"the model expects {tuple(expected[first].shape)})"
     ]
 
 
-def _missing(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _wrong_kinds(expected: Tensors, found: Tensors) -> list[str]:
+    """Whole or complex numbers where the model has reals: quantised weights, say, which mean nothing as they are."""
+    wrong = [
+        name
+        for name, item in expected.items()
+        if name in found and item.is_floating_point() and not found[name].is_floating_point()
+    ]
+    if not wrong:
+        return []
+    first = wrong[0]
+    return [
+        f"{_tensors(len(wrong), 'is', 'are')} of another kind of number (first: {first} is {_dtype(found[first])}, "
+        f"the model expects {_dtype(expected[first])})"
+    ]
+
+
+def _missing(expected: Tensors, found: Tensors) -> list[str]:
     shared = {expected[name].data_ptr() for name in found if name in expected}
     missing = [
         name
@@ -54,25 +77,36 @@ def _missing(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> lis
     ]
     if not missing:
         return []
-    return [f"it lacks {len(missing)} of the model's {len(expected)} tensors ({_first(missing, expected)})"]
+    return [f"it lacks {len(missing)} of the model's {_tensors(len(expected))} ({_first(missing, expected)})"]
 
 
-def _unexpected(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _unexpected(expected: Tensors, found: Tensors) -> list[str]:
     unexpected = [name for name in found if name not in expected]
     if not unexpected:
         return []
-    return [f"it has {len(unexpected)} tensors that the model lacks ({_first(unexpected, found)})"]
+    return [f"it has {_tensors(len(unexpected))} that the model lacks ({_first(unexpected, found)})"]
 
 
-def _first(names: list[str], tensors: Mapping[str, Tensor]) -> str:
+def _tensors(count: int, singular: str = "", plural: str = "") -> str:
+    verb = singular if count == 1 else plural
+    return " ".join(filter(None, [f"{count} tensor{'s' * (count != 1)}", verb]))
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _first(names: list[str], tensors: Tensors) -> str:
     shown = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names[:3])
     return f"first: {shown}" + (", ..." if len(names) > 3 else "")
 
 
-def _cause(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _cause(expected: Tensors, found: Tensors) -> str:
     for prefix in _WRAPPER_PREFIXES:
         if found and all(name.startswith(prefix) and name.removeprefix(prefix) in expected for name in found):
-            return [f"its names have the prefix {prefix!r} of a wrapper: save the inner model's state dict"]
+            return f"its names have the prefix {prefix!r} of a wrapper: save the inner model's state dict"
     if any(name in expected and expected[name].shape != found[name].shape for name in found):
-        return ["set model.init_args to the values that it was trained with"]
-    return ["check that model.class_path and model.init_args build the network that was saved"]
+        return "set model.init_args to the values that it was trained with"
+    if _wrong_kinds(expected, found):
+        return "save the weights as floating-point numbers"
+    return "check that model.class_path and model.init_args build the network that was saved"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,25 +32,66 @@ def read(path: Path) -> Mapping[str, Tensor]:
     Raises:
         CheckpointError: damaged, refused, or no state dict.
     """
+    zipped = zipfile.is_zipfile(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+        if zipped:
+            _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on a pickle protocol that it did not write
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can make a reader stumble over anything
+        first_sentence = re.split(r"\. |\n", str(error).strip())[0] or type(error).__name__
         raise CheckpointError(
-            f"damaged torch file of {path.stat().st_size} bytes ({first_line}): it was cut short or overwritten, "
+            f"damaged torch file of {path.stat().st_size} bytes ({first_sentence}): it was cut short or overwritten, "
             "copy or save it again"
         ) from error
     return _tensors(content)
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse other zip archives, and find damage that torch does not look for: it leaves checksums unread."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise CheckpointError(
+                "refused: a TorchScript archive, which is a program, and nothing in a checkpoint is run. "
+                "Save the weights alone: torch.save(model.state_dict(), ...) or safetensors"
+            )
+        if not any(name.endswith("/data.pkl") for name in names):
+            raise CheckpointError(
+                f"found a zip archive that torch.save did not write (it holds {', '.join(names[:3]) or 'nothing'}), "
+                "expected a state dict saved by torch.save or as safetensors"
+            )
+        damaged = [name for name in names if not _intact(archive, name)]
+    if damaged and len(damaged) < len(names):  # torch can be told to write no checksums: then none of them is right
+        raise CheckpointError(
+            f"damaged torch file: {len(damaged)} of its {len(names)} records differ from their checksums "
+            f"(first: {damaged[0]}): copy or save it again"
+        )
+
+
+def _intact(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        with archive.open(name) as record:
+            while record.read(1 << 20):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return False
+    return True
+
+
 def _refusal(message: str) -> str:
     """Name what weights_only would not load."""
-    found = re.search(r"(?:GLOBAL|global) ([\w.]+)", message)
-    if found is None:
-        first_line = message.strip().splitlines()[0]
-        return f"refused or damaged: it is not a plain pickle of tensors ({first_line}): save it again"
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    if found is None or found.group(1).endswith("."):  # the file ends within the name
+        return (
+            "refused or damaged: found a pickle that is not of tensors alone, expected a state dict saved by "
+            "torch.save: save the weights again, torch.save(model.state_dict(), ...) or safetensors"
+        )
     return (
         f"refused: the pickle calls {found.group(1)}, and nothing in a checkpoint is run. "
         "Save the weights alone: torch.save(model.state_dict(), ...) or safetensors"

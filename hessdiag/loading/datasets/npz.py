@@ -25,9 +25,13 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
         DataError: damaged, an array missing, empty, of Python objects, or of another length.
     """
     try:
-        with np.load(resolve(spec.path), allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise DataError(f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive")
+        opened = np.load(resolve(spec.path), allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise DataError(
+                f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive: "
+                "save inputs and targets together, np.savez(path, x=..., y=...)"
+            )
+        with opened as archive:
             arrays = _Arrays(archive, spec.path)
             inputs = spec.inputs
             if isinstance(inputs, str):
@@ -38,7 +42,10 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
                 chosen = {argument: arrays[name] for argument, name in inputs.items()}
             targets = None if spec.targets is None else arrays[spec.targets]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"data.path: {spec.path} is not a readable .npz archive: {error}") from error
+        raise DataError(
+            f"data.path: {spec.path} is not a readable .npz archive ({error}): it was cut short, overwritten, or is of "
+            "another format: copy it again, or save it by np.savez"
+        ) from error
     whole = ArrayBatches(chosen, targets, spec.batch_size)
     if whole.examples == 0:
         raise DataError(f"data.path: the arrays of {spec.path} are empty, expected at least one example")
@@ -58,9 +65,22 @@ class _Arrays:
             found = ", ".join(self._archive) or "none"
             raise DataError(f"data: found no array {name!r} in {self._shown}, which has: {found}")
         if name not in self._read:
-            array = self._archive[name]
-            try:
-                self._read[name] = torch.from_numpy(array)
-            except TypeError as error:
-                raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from error
+            self._read[name] = self._tensor(name)
         return self._read[name]
+
+    def _tensor(self, name: str) -> Tensor:
+        try:
+            array = self._archive[name]
+        except ValueError as error:
+            if "Object arrays" not in str(error):
+                raise
+            raise DataError(
+                f"data: array {name!r} in {self._shown} holds Python objects, which are not unpickled, expected "
+                "numbers: save it with a numeric dtype (examples of unequal length: padded)"
+            ) from error
+        if array.dtype in (np.uint16, np.uint32):  # torch computes with uint8 alone
+            array = array.astype(np.int64)
+        try:
+            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+        except TypeError as error:
+            raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from error
