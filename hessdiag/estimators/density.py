@@ -15,6 +15,7 @@ from hessdiag.results import DensityResult
 __all__ = ["spectral_density"]
 
 _RELATIVE_BANDWIDTH = 0.01  # of the spectrum's span
+_ROUNDING = 1e-5  # relative; a narrower span is none
 _MARGIN = 5  # bandwidths beyond the outermost node
 
 
@@ -90,7 +91,9 @@ def _quadrature(basis: KrylovBasis) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _smoothed(nodes: np.ndarray, weights: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray, float]:
-    span = float(nodes[-1] - nodes[0]) or max(abs(float(nodes[0])), 1.0)
+    span, scale = float(nodes[-1] - nodes[0]), float(np.abs(nodes).max())
+    if span <= _ROUNDING * scale:  # one eigenvalue, many times: a grid of its rounding could not be drawn
+        span = scale or 1.0
     bandwidth = _RELATIVE_BANDWIDTH * span
     grid = np.linspace(nodes[0] - _MARGIN * bandwidth, nodes[-1] + _MARGIN * bandwidth, points)
     density = stats.norm.pdf(grid[:, None], nodes[None, :], bandwidth) @ weights

@@ -36,7 +36,7 @@ def network_like(n: int, seed: int = 0) -> Tensor:
 
 
 def assert_right(result: EigenvaluesResult, A: Tensor, rtol: float) -> None:
-    """Each value is, to rtol of the largest magnitude, the true one at its place in the sorted list, and says so itself."""
+    """Each value is, to rtol of the largest magnitude, the true one at its place in the sorted list."""
     truth = torch.linalg.eigvalsh(A.double())
     scale = float(truth.abs().max())
     ends = ((result.largest, truth.flip(0)), (result.smallest, truth))
