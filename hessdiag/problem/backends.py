@@ -34,7 +34,7 @@ def exact_backends(model: nn.Module, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if recurrent and device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_no_cudnn())
         if "torch._dynamo" in sys.modules:  # loaded only where something was compiled; loading it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
@@ -42,17 +42,34 @@ def exact_backends(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _ieee_float32() -> Iterator[None]:
-    cudnn: Any = torch.backends.cudnn
-    mkldnn: Any = torch.backends.mkldnn
-    backends = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
-    before = [backend.fp32_precision for backend in backends]
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    operations = [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    changed = []
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
+        # From the general to the special, and only what is not right already: a setting that follows a more
+        # general one cannot be read as such, and would no longer follow it if it were written.
+        for backend in [backends, cudnn, mkldnn, *operations]:
+            before = backend.fp32_precision
+            if before != "ieee":
+                changed.append((backend, before))
+                backend.fp32_precision = "ieee"
         yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        for backend, before in reversed(changed):
+            backend.fp32_precision = before
+
+
+@contextmanager
+def _no_cudnn() -> Iterator[None]:
+    # Not torch.backends.cudnn.flags: it reads allow_tf32, which raises after fp32_precision has been set.
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.enabled
+    cudnn.enabled = False
+    try:
+        yield
+    finally:
+        cudnn.enabled = before
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from hessdiag import HessianOperator, Problem, noise_gap, trace
 from hessdiag.curvature import dense_hessian
 from hessdiag.errors import MeasurementError
+from hessdiag.problem.backends import exact_backends
 from hessdiag.results import TraceResult
 
 
@@ -289,6 +291,18 @@ def set_attention() -> None:
     torch.backends.mha.set_fastpath_enabled(False)
 
 
+def test_cudnn_is_off_for_recurrent_layers_alone() -> None:
+    gpu = torch.device("cuda")  # nothing runs on it
+    before = torch.backends.cudnn.enabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # autocast says that there is no such device
+        with exact_backends(nn.Sequential(nn.GRU(2, 2)), gpu):
+            assert not torch.backends.cudnn.enabled
+        with exact_backends(nn.Conv1d(2, 2, 2), gpu):
+            assert torch.backends.cudnn.enabled == before
+    assert torch.backends.cudnn.enabled == before
+
+
 def test_settings_that_the_caller_made_are_put_back() -> None:
     """In a process of its own, as some of them cannot be taken back."""
     here = Path(__file__).resolve().parent
@@ -296,6 +310,10 @@ def test_settings_that_the_caller_made_are_put_back() -> None:
 import sys
 sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]
 import conftest, torch, test_problem_as_found as t
+t.Problem(t.disorderly(), "cross_entropy", t.BATCHES)
+for general in ("tf32", "ieee"):  # what followed the general setting still follows it
+    torch.backends.fp32_precision = general
+    assert set(t.SETTINGS["precisions"]()) == {{general}}
 for setting in (t.set_attention, t.set_legacy, t.set_medium, t.set_new):
     setting()
     model = t.disorderly()
