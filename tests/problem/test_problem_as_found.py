@@ -57,6 +57,7 @@ def disorderly() -> Disorderly:
     return model
 
 
+torch.manual_seed(0)
 BATCHES = [(torch.randn(5, 3), torch.arange(5) % 3), (torch.randn(2, 3), torch.arange(2))]
 
 SETTINGS: dict[str, Callable[[], Any]] = {

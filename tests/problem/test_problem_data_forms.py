@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from hessdiag import Problem
 
+torch.manual_seed(0)
 X, Y = torch.randn(7, 3), torch.arange(7) % 3
 MODEL = mlp(3, 3)
 
 
-def fingerprint(
-    x: Tensor = X, y: Tensor = Y, size: int = 7, model: nn.Module = MODEL, loss: Any = "cross_entropy"
-) -> str:
-    return Problem(model, loss, list(zip(x.split(size), y.split(size), strict=True))).data_info.fingerprint
+def fingerprint(x: Tensor = X, y: Tensor = Y, size: int = 7, model: nn.Module = MODEL) -> str:
+    batches = list(zip(x.split(size), y.split(size), strict=True))
+    return Problem(model, "cross_entropy", batches).data_info.fingerprint
 
 
 def test_the_fingerprint_does_not_see_the_split() -> None:

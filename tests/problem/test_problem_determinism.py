@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from hessdiag import Problem
 from hessdiag.errors import DataError, MeasurementError
 
+torch.manual_seed(0)
 X, Y = torch.randn(8, 3), torch.arange(8) % 3
 BATCHES = [(X[:5], Y[:5]), (X[5:], Y[5:])]
 
