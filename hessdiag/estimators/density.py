@@ -20,7 +20,13 @@ _MARGIN = 5  # bandwidths beyond the outermost node
 
 
 def spectral_density(
-    H: SymmetricOperator, *, steps: int = 80, probes: int = 4, points: int = 256, seed: int = 0
+    H: SymmetricOperator,
+    *,
+    steps: int = 80,
+    probes: int = 4,
+    points: int = 256,
+    seed: int = 0,
+    starts: Probes | None = None,
 ) -> DensityResult:
     """phi(t) = (1/n) sum_i delta(t - lambda_i), smoothed by a Gaussian of 1 % of the spectrum's span.
 
@@ -38,6 +44,7 @@ def spectral_density(
         probes: start vectors.
         points: of the grid.
         seed: of the start vectors.
+        starts: other start vectors than those of ``seed`` (drawn on another device, say).
 
     Returns:
         The density on a grid, and the nodes and weights it was drawn from.
@@ -50,7 +57,10 @@ def spectral_density(
     if steps < 2 or probes < 1 or points < 2:
         raise UsageError(f"found {steps} steps, {probes} probes, {points} points; expected at least 2, 1 and 2 of them")
     before = H.meter.read()
-    bases = _grown_bases(H, min(steps, H.n), probes, seed)
+    draw = starts or Probes(
+        H.n, seed=seed, stream=Stream.DENSITY, distribution="gaussian", device=H.device, dtype=H.dtype
+    )
+    bases = _grown_bases(H, min(steps, H.n), probes, draw)
     nodes, weights = map(np.concatenate, zip(*map(_quadrature, bases), strict=True))
     weights = weights / len(bases)
     order = np.argsort(nodes)
@@ -69,11 +79,10 @@ def spectral_density(
     )
 
 
-def _grown_bases(H: SymmetricOperator, steps: int, probes: int, seed: int) -> list[KrylovBasis]:
-    draw = Probes(H.n, seed=seed, stream=Stream.DENSITY, distribution="gaussian", device=H.device, dtype=H.dtype)
+def _grown_bases(H: SymmetricOperator, steps: int, probes: int, draw: Probes) -> list[KrylovBasis]:
     bases = [KrylovBasis(H.n, H.dtype, H.device) for _ in range(probes)]
     for number, basis in enumerate(bases):
-        basis.start(draw(number))
+        basis.start(draw(number).to(H.device, H.dtype))
     H.meter.expect(steps * probes)
     for _ in range(steps):
         growing = [basis for basis in bases if not basis.exhausted]
