@@ -1,0 +1,96 @@
+"""Ctrl-C in this process: 130, what was finished is saved and said, and the same command goes on from there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from hessdiag.workflows import audit, crosscheck
+
+OUT = Path(".hessdiag/last-audit.json")
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+def counted(monkeypatch, sections=audit.SECTIONS):
+    """The sections that are measured from now on."""
+    measured = []
+    for section in sections:
+        original = audit._MEASURE[section]
+
+        def wrapper(job, section=section, original=original):
+            measured.append(section)
+            return original(job)
+
+        monkeypatch.setitem(audit._MEASURE, section, wrapper)
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("section", "finished"),
+    [("eigenvalues", []), ("trace", ["eigenvalues"]), ("gap", ["eigenvalues", "trace"])],
+)
+def test_what_is_finished_is_saved_and_not_measured_again(folder, run, monkeypatch, section, finished):
+    whole = json.loads(run("audit", "audit.yaml", "--json", "--out", "whole.json").stdout)
+    with monkeypatch.context() as patch:
+        patch.setitem(audit._MEASURE, section, interrupt)
+        result = run("audit", "audit.yaml")
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    partial = json.loads(OUT.read_text())
+    assert partial["status"] == "partial"
+    assert [key for key in audit.SECTIONS if key in partial] == finished
+    assert {"loss", "gradient_norm"} <= partial.keys()
+    if finished:
+        assert f"{', '.join(finished)} finished and saved in {OUT}" in result.stderr
+    else:
+        assert "no section was finished" in result.stderr
+
+    measured = counted(monkeypatch)
+    resumed = json.loads(run("audit", "audit.yaml", "--json").stdout)
+    assert measured == [key for key in ("eigenvalues", "trace", "gap") if key not in finished]
+    assert tiny.without_times(resumed) == tiny.without_times(whole)
+    assert [resumed[key] for key in finished] == [partial[key] for key in finished]  # times too
+
+
+def test_a_complete_report_is_measured_anew(folder, run, monkeypatch):
+    run("audit", "audit.yaml")
+    measured = counted(monkeypatch)
+    run("audit", "audit.yaml")
+    assert measured == ["eigenvalues", "trace", "gap"]
+
+
+def test_crosscheck_goes_on_too(folder, run, monkeypatch):
+    whole = json.loads(run("crosscheck", "audit.yaml", "--json", "--out", "whole.json").stdout)
+    with monkeypatch.context() as patch:
+        patch.setattr(crosscheck, "_against_pyhessian", interrupt)
+        result = run("crosscheck", "audit.yaml")
+    assert result.exit_code == 130
+    partial = json.loads(Path(".hessdiag/last-crosscheck.json").read_text())
+    assert partial["status"] == "partial"
+    measured = counted(monkeypatch)
+    resumed = json.loads(run("crosscheck", "audit.yaml", "--json").stdout)
+    assert measured == []
+    assert tiny.without_times(resumed) == tiny.without_times(whole)
+
+
+def test_while_loading_an_earlier_report_stays(folder, run):
+    before = run("audit", "audit.yaml", "--json").stdout
+    (folder / "model.py").write_text("raise KeyboardInterrupt")
+    result = run("audit", "audit.yaml")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert OUT.read_text() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"schema": "hessdiag/report@1"}', "[" * 100_000, "\udcff"])
+def test_what_is_no_report_is_written_over(folder, run, content):
+    OUT.parent.mkdir()
+    OUT.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert run("audit", "audit.yaml").exit_code == 0
+    assert json.loads(OUT.read_text())["status"] == "complete"
