@@ -12,7 +12,7 @@ from hessdiag.cli.audit import audit
 from hessdiag.cli.crosscheck import crosscheck
 from hessdiag.cli.density import density
 from hessdiag.cli.eigs import eigs
-from hessdiag.cli.failures import INTERRUPTED, failures_explained, no_more_interrupts
+from hessdiag.cli.failures import failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
 from hessdiag.cli.schema import schema
 from hessdiag.cli.streams import open_closed_streams
@@ -64,7 +64,5 @@ def _run() -> None:
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # `--help | head`, for which typer exits with 1
             raise typer.Exit(0) from None
-        code = end.code if isinstance(end.code, int) else 0
-        if code == INTERRUPTED:
-            no_more_interrupts()
-        raise typer.Exit(code) from None
+        no_more_interrupts()  # the command has ended; only Python has to
+        raise typer.Exit(end.code if isinstance(end.code, int) else 0) from None

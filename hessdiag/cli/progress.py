@@ -48,7 +48,7 @@ def progress(quiet: bool) -> Iterator[Stages]:
         BarColumn(),
         TextColumn("{task.fields[passes]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[left]}"),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
@@ -69,7 +69,7 @@ class _Drawn:
             self._task = None
         if not stage:
             return
-        self._task = self._bar.add_task(_TITLES.get(stage, stage), total=None, passes="")
+        self._task = self._bar.add_task(_TITLES.get(stage, stage), total=None, passes="", left="")
         if meter is not None:
             self._begun_at = meter.read().passes
             meter.watcher = self._update
@@ -79,4 +79,5 @@ class _Drawn:
             return
         done = meter.read().passes - self._begun_at
         expected = max(meter.expected_passes - self._begun_at, done)
-        self._bar.update(self._task, completed=done, total=expected or None, passes=f"{done:.0f}/{expected:.0f} passes")
+        passes = f"{done:.0f}/{expected:.0f} passes"
+        self._bar.update(self._task, completed=done, total=expected or None, passes=passes, left="left")

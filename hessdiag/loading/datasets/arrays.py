@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hessdiag.errors import DataError
 
-__all__ = ["ArrayBatches", "choose_subset"]
+__all__ = ["ArrayBatches", "Inputs", "choose_subset"]
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 

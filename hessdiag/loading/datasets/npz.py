@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import DataError
-from hessdiag.loading.datasets.arrays import ArrayBatches, choose_subset
+from hessdiag.loading.datasets.arrays import ArrayBatches, Inputs, choose_subset
 from hessdiag.spec.schema import NpzData
 
 __all__ = ["read"]
@@ -25,32 +25,34 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
         DataError: damaged, an array missing, empty, of Python objects, or of another length.
     """
     try:
-        opened = np.load(resolve(spec.path), allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise DataError(
-                f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive: "
-                "save inputs and targets together, np.savez(path, x=..., y=...)"
-            )
-        with opened as archive:
-            arrays = _Arrays(archive, spec.path)
-            inputs = spec.inputs
-            if isinstance(inputs, str):
-                chosen: Tensor | tuple[Tensor, ...] | dict[str, Tensor] = arrays[inputs]
-            elif isinstance(inputs, tuple):
-                chosen = tuple(arrays[name] for name in inputs)
-            else:
-                chosen = {argument: arrays[name] for argument, name in inputs.items()}
-            targets = None if spec.targets is None else arrays[spec.targets]
+        # Opened here: on a damaged archive np.load leaves its own file open.
+        with resolve(spec.path).open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive: "
+                    "save inputs and targets together, np.savez(path, x=..., y=...)"
+                )
+            chosen, targets = _choose(spec, _Arrays(archive, spec.path))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"data.path: {spec.path} is not a readable .npz archive ({error}): it was cut short, overwritten, or is of "
             "another format: copy it again, or save it by np.savez"
-        ) from error
+        ) from None
     whole = ArrayBatches(chosen, targets, spec.batch_size)
     if whole.examples == 0:
         raise DataError(f"data.path: the arrays of {spec.path} are empty, expected at least one example")
     rows = choose_subset(whole.examples, spec.max_examples, spec.seed)
     return whole if rows is None else whole.subset(rows)
+
+
+def _choose(spec: NpzData, arrays: _Arrays) -> tuple[Inputs, Tensor | None]:
+    targets = None if spec.targets is None else arrays[spec.targets]
+    if isinstance(spec.inputs, str):
+        return arrays[spec.inputs], targets
+    if isinstance(spec.inputs, tuple):
+        return tuple(arrays[name] for name in spec.inputs), targets
+    return {argument: arrays[name] for argument, name in spec.inputs.items()}, targets
 
 
 class _Arrays:
@@ -77,10 +79,10 @@ class _Arrays:
             raise DataError(
                 f"data: array {name!r} in {self._shown} holds Python objects, which are not unpickled, expected "
                 "numbers: save it with a numeric dtype (examples of unequal length: padded)"
-            ) from error
+            ) from None
         if array.dtype in (np.uint16, np.uint32):  # torch computes with uint8 alone
             array = array.astype(np.int64)
         try:
             return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-        except TypeError as error:
-            raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from error
+        except TypeError:
+            raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from None
