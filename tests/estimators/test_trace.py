@@ -20,7 +20,7 @@ from hessdiag.results import TraceResult
 N = 40
 MATRICES = [rotated(uniform(N, low, high, seed), seed) for seed, (low, high) in enumerate([(-1, 1), (0, 3), (-2, 0.5)])]
 WHOLE = torch.stack(MATRICES).sum(0)
-SAMPLES = 6_000
+SAMPLES = 4_000
 
 
 def forms(H: DenseOperator, per_batch: bool = True, samples: int = SAMPLES) -> np.ndarray:
