@@ -328,6 +328,17 @@ def test_attention_works_with_whatever_kernel_it_would_take(body: str, training:
     assert difference(all_of(H), truth) <= 1e-4
 
 
+def test_the_loss_and_its_derivatives_come_from_the_same_kernels() -> None:
+    """Without gradients nn.TransformerEncoderLayer would take a fused path, and another loss by rounding."""
+    model = SequenceClassifier(ATTENTION["encoder layer"](), 4).eval()
+    problem = Problem(model, "cross_entropy", [(torch.randn(50, 5, 4), torch.arange(50) % 3)])
+    with problem.measuring():
+        (batch,) = problem.batches()
+        total, count = problem.batch_totals(batch)
+    assert total.requires_grad
+    assert problem.loss_value == float(total.detach()) / float(count)
+
+
 CONTEXTS: dict[str, Callable[[], Any]] = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,

@@ -190,6 +190,23 @@ def test_making_a_problem_leaves_the_model_as_found() -> None:
     before.compare(Snapshot(model))
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_parameters_that_are_not_selected_still_require_gradients_afterwards(interrupted: bool) -> None:
+    model = disorderly()
+    problem = Problem(model, "cross_entropy", BATCHES, include=["body.0.*"])
+    before = Snapshot(model)
+    assert before.wanted["body.5.weight"]
+    with problem.measuring():
+        assert not model.body[5].weight.requires_grad
+    if interrupted:
+        model.raises, model.calls_left = KeyboardInterrupt("stop"), 1
+        with pytest.raises(KeyboardInterrupt):
+            problem.gradient()
+    else:
+        HessianOperator(problem).matvec(ones(problem))
+    before.compare(Snapshot(model))
+
+
 def test_making_a_problem_from_a_data_loader_leaves_the_random_state_as_found() -> None:
     model = disorderly()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*BATCHES[0]), batch_size=2)

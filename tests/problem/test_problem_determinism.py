@@ -70,6 +70,7 @@ def nested(module: nn.Module) -> nn.Module:
         (nested(StubbornDropout()), "in 1.1 (StubbornDropout)"),
         (nested(Block("behind")), "in 1.1 (Block)"),
         (nested(Block("between")), "in the forward of 1.1 (Block), before 1.1.second (Linear)"),
+        (torch.compile(nested(AlwaysDropout()), backend="eager"), "in 1.1 (AlwaysDropout)"),
         (Outer(), "in the forward of the model (Outer), before b (Block)"),
         (nn.Sequential(nn.Linear(3, 3), AlwaysDropout()), "in 1 (AlwaysDropout)"),
     ],
