@@ -80,7 +80,7 @@ class _Arrays:
                 f"data: array {name!r} in {self._shown} holds Python objects, which are not unpickled, expected "
                 "numbers: save it with a numeric dtype (examples of unequal length: padded)"
             ) from None
-        if array.dtype in (np.uint16, np.uint32):  # torch computes with uint8 alone
+        if array.dtype.kind == "u" and array.dtype.itemsize in (2, 4):  # torch computes with uint8 alone
             array = array.astype(np.int64)
         try:
             return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
