@@ -151,23 +151,27 @@ def _leaves(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 class Fingerprint:
     """A hash of the data in order, the same for every split into batches.
 
-    Each tensor in the batch's structure is hashed row after row across batches; the digest covers their
-    dtypes and trailing shapes too. Changing a value or the order of the examples changes it.
+    Each tensor in the batch's structure is hashed row after row across batches, with its dtype and trailing
+    shape wherever they change. Changing a value or the order of the examples changes it.
     """
 
     def __init__(self) -> None:
         self._hashes: dict[str, Any] = {}
+        self._forms: dict[str, bytes] = {}
 
     def add(self, batch: Batch) -> None:
         """Take in the next batch."""
         for path, leaf in _leaves({"inputs": batch.inputs, "targets": batch.targets}):
             if isinstance(leaf, Tensor):
-                shape = list(leaf.shape[1:])
-                name = json.dumps([path, str(leaf.dtype), shape])
+                form = json.dumps([str(leaf.dtype), list(leaf.shape[1:])]).encode()
                 content: Any = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             else:
-                name, content = json.dumps([path, type(leaf).__name__]), repr(leaf).encode()
-            self._hashes.setdefault(name, hashlib.sha256()).update(content)
+                form, content = type(leaf).__name__.encode(), repr(leaf).encode()
+            digest = self._hashes.setdefault(path, hashlib.sha256())
+            if self._forms.get(path) != form:
+                self._forms[path] = form
+                digest.update(form)
+            digest.update(content)
 
     def digest(self) -> str:
         """The fingerprint of all that was added."""

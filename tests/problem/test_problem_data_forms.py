@@ -72,6 +72,17 @@ def test_the_fingerprint_sees_names_and_shapes() -> None:
     assert len(set(prints)) == 3
 
 
+def test_the_fingerprint_sees_the_order_of_batches_of_different_lengths() -> None:
+    """Sequences padded batch by batch."""
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    batches = [(torch.randn(2, 2, length), torch.arange(2)) for length in (5, 7, 5)]
+    one, two, three = (
+        Problem(model, "cross_entropy", [batches[i] for i in order]).data_info.fingerprint
+        for order in ((0, 1, 2), (1, 0, 2), (0, 2, 1))
+    )
+    assert len({one, two, three}) == 3
+
+
 def expected() -> float:
     return float(F.cross_entropy(MODEL(X), Y).detach())
 
