@@ -76,7 +76,8 @@ LOSSES = {
     "sum and count": "def loss(outputs, targets):\n"
     "    return F.cross_entropy(outputs, targets, reduction='sum'), len(targets)",
     "mean": "def loss(outputs, targets): return F.cross_entropy(outputs, targets)",
-    "module": "class loss(torch.nn.Module):\n    def forward(self, o, t): return F.cross_entropy(o, t, reduction='none')",
+    "module": "class loss(torch.nn.Module):\n"
+    "    def forward(self, outputs, targets): return F.cross_entropy(outputs, targets, reduction='none')",
     "instance": "loss = torch.nn.CrossEntropyLoss()",
     "partial": "loss = functools.partial(F.cross_entropy, reduction='none')",
 }
@@ -96,7 +97,7 @@ def test_losses_from_a_file(spec, name):
         ("def other(): pass", UsageError, "found no 'loss'"),
         ("1 / 0", HessdiagError, "importing it failed"),
         (
-            "import torch\nclass loss(torch.nn.Module):\n    def __init__(self, x): pass",
+            "import torch\nclass loss(torch.nn.Module):\n    def __init__(self, x): 0",
             HessdiagError,
             "failed: TypeError",
         ),
@@ -139,7 +140,8 @@ def test_the_model_is_left_as_it_was_loaded(spec):
     problem = tiny.load(spec)
     before = {name: item.clone() for name, item in problem.model.state_dict().items()}
     flags = [module.training for module in problem.model.modules()]
-    hessdiag.noise_gap(problem, sigmas=[0.5], draws=3)
+    trace = hessdiag.trace(hessdiag.HessianOperator(problem), max_matvecs=2)
+    hessdiag.noise_gap(problem, sigmas=[0.5], draws=3, trace=trace)
     assert all(torch.equal(item, before[name]) for name, item in problem.model.state_dict().items())
     assert [module.training for module in problem.model.modules()] == flags
     assert all(p.grad is None and p.requires_grad for p in problem.model.parameters())

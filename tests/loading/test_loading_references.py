@@ -96,7 +96,7 @@ def test_dataclasses_in_a_file_find_their_module(tmp_path):
 def test_a_file_that_fails(tmp_path, code, words):
     (tmp_path / "model.py").write_text(code)
     for _ in range(2):  # a failed import leaves nothing behind
-        with pytest.raises(HessdiagError, match="model.class_path") as caught:
+        with pytest.raises(HessdiagError, match=r"model\.class_path") as caught:
             named(tmp_path, "model.py:build")
         assert words in str(caught.value)
         assert caught.value.exit_code == 3

@@ -1,0 +1,265 @@
+"""The audit: its sections and their order, what an interrupted run hands on, and what a failure leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+import hessdiag
+from hessdiag.errors import MeasurementError, UsageError
+from hessdiag.results import Report
+from hessdiag.spec.schema import AuditSpec, DensitySpec, EigenvaluesSpec, GapSpec, TraceSpec
+from hessdiag.workflows import audit as workflow
+
+QUICK = AuditSpec(
+    eigenvalues=EigenvaluesSpec(top=2, bottom=1),
+    trace=TraceSpec(rtol=0.5, max_matvecs=32),
+    gap=GapSpec(sigma=(0.01,), draws=3),
+    density=DensitySpec(steps=6, probes=2, points=16),
+)
+
+
+def problem(**options):
+    return hessdiag.Problem(tiny.network(), "cross_entropy", tiny.batches(), **options)
+
+
+class Watched:
+    """Records what the audit shows; raises where it is told to."""
+
+    def __init__(self, stop_before=None, error=KeyboardInterrupt):
+        self.seen, self.stop_before, self.error = [], stop_before, error
+
+    def __call__(self, report, section):
+        self.seen.append((report, section))
+        if section == self.stop_before:
+            raise self.error
+
+    @property
+    def sections(self):
+        return [section for _, section in self.seen]
+
+    @property
+    def last(self):
+        return self.seen[-1][0]
+
+
+def measured(report):
+    return [name for name in workflow.SECTIONS if getattr(report, name) is not None]
+
+
+def test_sections_in_order_each_seen_before_the_next():
+    watch = Watched()
+    report = hessdiag.audit(problem(), QUICK, watch=watch)
+    assert watch.sections == ["gradient", "eigenvalues", "trace", "gap", "density", ""]
+    finished = [measured(partial) for partial, _ in watch.seen[1:]]
+    assert finished == [list(workflow.SECTIONS[:count]) for count in range(5)]
+    assert {partial.status for partial, _ in watch.seen[:-1]} == {"partial"}
+    assert watch.last is report
+    assert report.status == "complete"
+
+
+def test_the_numbers_are_the_problems():
+    p = problem()
+    report = hessdiag.audit(p, QUICK, seed=3)
+    assert report.loss == p.loss_value
+    assert report.gradient_norm == pytest.approx(p.gradient().norm().item(), rel=1e-6)
+    assert report.seed == report.trace.seed == report.eigenvalues.seed == report.gap.seed == 3
+    assert report.trace == replace(
+        hessdiag.trace(hessdiag.HessianOperator(p), rtol=0.5, max_matvecs=32, seed=3), cost=report.trace.cost
+    )
+    assert [row.sigma for row in report.gap.rows] == [0.01]
+    assert (report.density.steps, report.density.probes, len(report.density.grid)) == (6, 2, 16)
+
+
+@pytest.mark.parametrize("skipped", ["eigenvalues", "density"])
+def test_a_null_section_is_skipped(skipped):
+    report = hessdiag.audit(problem(), QUICK.model_copy(update={skipped: None}))
+    assert measured(report) == [name for name in workflow.SECTIONS if name != skipped]
+    assert skipped not in report.to_dict()
+
+
+def test_the_gap_brings_the_trace_with_it():
+    data = [(torch.tensor([[0.3], [1.1]]), torch.tensor([[1.0], [2.0]]))]  # one weight: a few probes do
+    line = hessdiag.Problem(nn.Linear(1, 1, bias=False), "mse", data)
+    report = hessdiag.audit(line, AuditSpec(eigenvalues=None, trace=None, gap=QUICK.gap))
+    assert measured(report) == ["trace", "gap"]
+    assert report.gap.rows[0].predicted == pytest.approx(0.01**2 / 2 * report.trace.value)
+
+
+def test_nothing_asked_is_loss_and_gradient():
+    report = hessdiag.audit(problem(), QUICK.only(()))
+    assert measured(report) == []
+    assert report.status == "complete"
+    assert report.gradient_norm > 0
+
+
+def test_cost_is_the_sum_of_what_was_done():
+    report = hessdiag.audit(problem(), QUICK)
+    parts = [getattr(report, name).cost for name in workflow.SECTIONS]
+    assert report.cost.gradient == 1
+    assert report.cost.forward == 2 + sum(part.forward for part in parts)
+    assert report.gap.cost.forward == 6
+    # The engine was tried on single batches before.
+    assert 0 <= report.cost.hvp - sum(part.hvp for part in parts) < 2
+
+
+# -- going on ----------------------------------------------------------------------------------------------
+
+
+def interrupted(p=None, before="gap", settings=QUICK, **options):
+    watch = Watched(before)
+    with pytest.raises(KeyboardInterrupt):
+        hessdiag.audit(p or problem(), settings, watch=watch, **options)
+    return Report.from_dict(watch.last.to_dict())  # as read from a file
+
+
+@pytest.mark.parametrize("before", ["eigenvalues", "trace", "gap", "density"])
+def test_finished_sections_are_taken_over(before):
+    previous, watch = interrupted(before=before), Watched()
+    report = hessdiag.audit(problem(), QUICK, previous=previous, watch=watch)
+    left = list(workflow.SECTIONS[workflow.SECTIONS.index(before) :])
+    assert watch.sections == ["gradient", *left, ""]
+    assert all(getattr(report, name) == getattr(previous, name) for name in measured(previous))
+    whole = hessdiag.audit(problem(), QUICK)
+    assert tiny.without_times(report.to_dict()) == tiny.without_times(whole.to_dict())
+
+
+def taken_over(previous, p=None, settings=QUICK, **options):
+    watch = Watched()
+    hessdiag.audit(p or problem(), settings, previous=previous, watch=watch, **options)
+    return "trace" not in watch.sections
+
+
+def test_the_same_again_is_taken_over():
+    assert taken_over(interrupted())
+
+
+def other_weights():
+    p = problem()
+    with torch.no_grad():
+        p.model[0].weight[0, 0] += 1e-3
+    return hessdiag.Problem(p.model, "cross_entropy", tiny.batches())
+
+
+OTHERS = {
+    "seed": {"seed": 1},
+    "settings": {"settings": QUICK.model_copy(update={"trace": TraceSpec(rtol=0.4, max_matvecs=32)})},
+    "command": {"command": "other"},
+    "weights": {"p": other_weights},
+    "split": {"p": lambda: hessdiag.Problem(tiny.network(), "cross_entropy", tiny.batches(7))},
+    "data": {"p": lambda: hessdiag.Problem(tiny.network(), "cross_entropy", tiny.batches()[:2])},
+    "selection": {"p": lambda: problem(include=["0.*"])},
+    "loss": {"p": lambda: hessdiag.Problem(tiny.network(), nn.CrossEntropyLoss(label_smoothing=0.1), tiny.batches())},
+    "dtype": {"p": lambda: hessdiag.Problem(tiny.network().double(), "cross_entropy", tiny.batches())},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_another_run_is_not_taken_over(what):
+    options = dict(OTHERS[what])
+    if "p" in options:
+        options["p"] = options["p"]()
+    assert not taken_over(interrupted(), **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "0.0.1"},
+        {"environment": {"torch": "1.0"}},
+        {"loss": 1.0},
+        {"gradient_norm": 1.0},
+        {"status": "complete"},
+    ],
+)
+def test_a_report_that_differs_is_not_taken_over(change):
+    assert not taken_over(replace(interrupted(), **change))
+
+
+def test_options_of_a_loss_survive_the_file():
+    def weighted():
+        return hessdiag.Problem(tiny.network(), nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0])), tiny.batches())
+
+    assert taken_over(interrupted(weighted()), weighted())
+
+
+class Scaled:
+    """A loss that is an object, and whose repr has its address in it."""
+
+    def __call__(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets, reduction="none") * 2
+
+
+def test_a_loss_that_is_an_object_is_known_again():
+    def scaled():
+        return hessdiag.Problem(tiny.network(), Scaled(), tiny.batches())
+
+    previous = interrupted(scaled())
+    assert "0x" not in str(previous.settings)
+    assert taken_over(previous, scaled())
+
+
+# -- failing -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [MeasurementError("no second derivative"), KeyError("a bug")])
+def test_a_failure_keeps_what_was_finished_and_is_raised(monkeypatch, error):
+    def fail(job):
+        raise error
+
+    watch = Watched()
+    with monkeypatch.context() as patch:
+        patch.setitem(workflow._MEASURE, "gap", fail)
+        with pytest.raises(type(error)) as caught:
+            hessdiag.audit(problem(), QUICK, watch=watch)
+    assert caught.value is error
+    assert watch.last.status == "failed"
+    assert measured(watch.last) == ["eigenvalues", "trace"]
+    assert watch.last.cost.hvp > 0
+    assert taken_over(Report.from_dict(watch.last.to_dict()))  # out of memory once is not for ever
+
+
+def test_more_eigenvalues_than_parameters():
+    with pytest.raises(UsageError, match="43 parameters have 43 eigenvalues"):
+        hessdiag.audit(problem(), AuditSpec(eigenvalues=EigenvaluesSpec(top=43, bottom=1)))
+
+
+def test_a_gradient_that_is_not_finite_is_no_result():
+    def loss(outputs, targets):
+        units = outputs.square().sum(1)
+        return (units * 0).sqrt() if len(units) == 6 else units  # the last batch alone
+
+    with pytest.raises(MeasurementError, match="gradient of the loss has norm nan"):
+        hessdiag.audit(hessdiag.Problem(tiny.network(), loss, tiny.batches()), QUICK)
+
+
+def test_what_did_not_converge_is_a_result_with_a_warning():
+    settings = AuditSpec(
+        eigenvalues=EigenvaluesSpec(top=3, bottom=3, rtol=1e-9, max_matvecs=13),
+        trace=TraceSpec(rtol=1e-9, max_matvecs=16),
+        gap=None,
+    )
+    report = hessdiag.audit(problem(), settings)
+    assert (report.status, report.eigenvalues.converged, report.trace.converged) == ("complete", False, False)
+    assert [warning.split(":")[0] for warning in report.warnings] == ["eigenvalues", "trace"]
+
+
+def test_the_model_is_as_it_was(monkeypatch):
+    model = tiny.network().train()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    before = {name: item.clone() for name, item in model.state_dict().items()}
+    p = hessdiag.Problem(model, "cross_entropy", tiny.batches())
+    for stop in ("trace", "density", None):
+        try:
+            hessdiag.audit(p, QUICK, watch=Watched(stop))
+        except KeyboardInterrupt:
+            assert stop
+        assert all(torch.equal(item, before[name]) for name, item in model.state_dict().items())
+        assert all(p.grad is g and bool((g == 1).all()) for p, g in zip(model.parameters(), gradients, strict=True))
+        assert all(module.training for module in model.modules())
