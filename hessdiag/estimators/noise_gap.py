@@ -71,7 +71,8 @@ def noise_gap(
     unit = noise or Probes(
         problem.n, seed=seed, stream=Stream.GAP, distribution=distribution, device=problem.device, dtype=problem.dtype
     )
-    gaps = _gaps(problem, unit, list(sigmas), draws, _SIGNS[estimator])
+    with problem.measuring():
+        gaps = _gaps(problem, unit, list(sigmas), draws, _SIGNS[estimator])
     rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(sigmas, gaps.T, strict=True))
     return GapResult(
         distribution=distribution,

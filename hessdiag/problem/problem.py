@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,19 +13,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hessdiag.cost import Meter
-from hessdiag.errors import DataError, HessdiagError, MeasurementError, UsageError
+from hessdiag.errors import DataError, HessdiagError, MeasurementError
 from hessdiag.losses import Loss, ModelLoss, as_loss
-from hessdiag.memory import available_memory, memory_errors_explained, out_of_memory
+from hessdiag.memory import memory_errors_explained, out_of_memory
 from hessdiag.problem.as_found import as_found, weights_restored
 from hessdiag.problem.backends import exact_backends
-from hessdiag.problem.batches import Batch, Fingerprint, read_batch
-from hessdiag.problem.determinism import find_random_module
-from hessdiag.problem.selection import plain_name, select_parameters
-from hessdiag.results import CheckpointInfo, DataInfo
+from hessdiag.problem.batches import Batch, read_batch
+from hessdiag.problem.requirements import (
+    one_place,
+    refuse_bad_weights,
+    refuse_shared_memory,
+    refuse_what_is_read_once,
+)
+from hessdiag.problem.selection import places_of, plain_name, select_parameters
+from hessdiag.problem.survey import survey
+from hessdiag.results import CheckpointInfo
 
 __all__ = ["Group", "Problem"]
-
-_CACHE_SHARE = 0.25  # of the free memory may hold the batches, so that they are read once
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,6 @@ class Group:
 
     name: str
     size: int
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """What one evaluation of the loss over the data saw: for each batch its sum, and all that adds up."""
-
-    totals: tuple[float, ...]
-    weight: float
-    examples: int
-    fingerprint: str
-    batches: list[Batch] | None
 
 
 class Problem:
@@ -87,22 +79,26 @@ class Problem:
         exclude: Sequence[str] = (),
         checkpoint: CheckpointInfo | None = None,
     ) -> None:
-        _refuse_what_is_read_once(data)
+        refuse_what_is_read_once(data)
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.loss = as_loss(loss)
         self.checkpoint = checkpoint
         self.parameters = select_parameters(self.model, include, exclude)
         self.groups = tuple(Group(plain_name(name), p.numel()) for name, p in self.parameters.items())
         self.n = sum(group.size for group in self.groups)
-        self.device, self.model_dtype = _one_place(self.parameters)
+        self.device, self.model_dtype = one_place(self.parameters)
         self.dtype = torch.float64 if self.model_dtype is torch.float64 else torch.float32
-        _refuse_bad_weights(self.model)
-        _refuse_shared_memory(self.parameters)
-        self._places = _places(self.model, self.parameters)
+        refuse_bad_weights(self.model)
+        refuse_shared_memory(self.parameters)
+        self._places = places_of(self.model, self.parameters)
         self._data, self.include, self.exclude = data, tuple(include), tuple(exclude)
         self._cached: list[Batch] | None = None
         self._measuring = False
-        self._survey()
+        seen = survey(self)
+        self.weight, self.examples, self.loss_value = seen.weight, seen.examples, seen.loss
+        self.data_info, self._cached = seen.data_info, seen.batches
+        self.meter = Meter(seen.data_info.batches)
+        self.meter.add("forward", 2 * seen.data_info.batches)
 
     # -- the data ------------------------------------------------------------------------------------------
 
@@ -111,10 +107,11 @@ class Problem:
         if self._cached is not None:
             yield from self._cached
             return
-        for batch in self._read():
+        for batch in self.read():
             yield batch.on(self.device, self.model_dtype)
 
-    def _read(self) -> Iterator[Batch]:
+    def read(self) -> Iterator[Batch]:
+        """The batches as the data give them; most callers want :meth:`batches`."""
         keep = isinstance(self.loss, ModelLoss)
         index = 0
         try:
@@ -138,10 +135,11 @@ class Problem:
             batch: one of :meth:`batches`.
             weights: other tensors in place of some parameters (for function transforms).
         """
-        outputs = self._outputs(batch, weights)
+        outputs = self.outputs(batch, weights)
         return self.loss(outputs, batch.targets, batch.examples)
 
-    def _outputs(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Any:
+    def outputs(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Any:
+        """What the loss is given of one batch: the model's outputs, or their ``.logits``."""
         args, kwargs = self._call(batch)
         if weights is None:
             outputs = self.model(*args, **kwargs)
@@ -247,165 +245,9 @@ class Problem:
 
             yield displace
 
-    # -- the first look ------------------------------------------------------------------------------------
-
-    def _survey(self) -> None:
-        """Evaluate the loss twice: the value and the denominators, and that they do not change."""
-        self.meter = Meter()
-        with self.measuring(), torch.no_grad():
-            first = self._evaluate(keep=False)
-            second = self._evaluate(keep=True)
-            self._refuse_randomness(first, second)
-        self.weight, self.examples = first.weight, first.examples
-        self.loss_value = math.fsum(first.totals) / first.weight
-        self._cached = second.batches
-        self.data_info = DataInfo(first.examples, first.weight, len(first.totals), first.fingerprint)
-        self.meter = Meter(len(first.totals))
-        self.meter.add("forward", 2 * len(first.totals))
-
-    def _evaluate(self, keep: bool) -> _Survey:
-        """One pass over the data; ``keep`` gathers the batches as long as they fit."""
-        totals: list[float] = []
-        counts: list[float] = []
-        examples, fingerprint = 0, Fingerprint()
-        kept: list[Batch] | None = [] if keep else None
-        room = available_memory(self.device) * _CACHE_SHARE
-        for raw in self._read():
-            fingerprint.add(raw)
-            batch = raw.on(self.device, self.model_dtype)
-            total, count = self._checked_totals(batch)
-            totals.append(total)
-            counts.append(count)
-            examples += batch.examples
-            room -= batch.nbytes()
-            if kept is not None and room > 0:
-                kept.append(batch)
-            else:
-                kept = None
-        weight = math.fsum(counts)
-        if not totals or examples == 0:
-            raise DataError("the data hold no examples, expected at least one")
-        if not weight > 0:
-            raise DataError(
-                f"the {examples} examples have a total weight of {weight:g}: every target is ignored "
-                "(ignore_index), or has class weight 0"
-            )
-        return _Survey(tuple(totals), weight, examples, fingerprint.digest(), kept)
-
-    def _checked_totals(self, batch: Batch) -> tuple[float, float]:
-        try:
-            versions = batch.versions()
-            outputs = self._outputs(batch)
-            if batch.versions() != versions:
-                raise MeasurementError(
-                    f"the model changes its inputs in place (batch {batch.index}: {batch.shapes()}), so that the next "
-                    "evaluation would see other data: let it work on a copy (x = x.clone())"
-                )
-            self.loss.check(outputs, batch.targets)
-            total, count = self.loss(outputs, batch.targets, batch.examples)
-        except HessdiagError:
-            raise
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            raise MeasurementError(
-                f"the model or the loss failed on batch {batch.index} (inputs: {batch.shapes()}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        value = float(total)
-        if not math.isfinite(value):
-            raise MeasurementError(
-                f"the loss is {value} on batch {batch.index}, expected a finite number: "
-                "look at the data of that batch, or at the dtype"
-            )
-        return value, float(count)
-
-    def _refuse_randomness(self, first: _Survey, second: _Survey) -> None:
-        if first.fingerprint != second.fingerprint or len(first.totals) != len(second.totals):
-            raise DataError(
-                "the data change from one pass to the next (random augmentation, or shuffling), so that "
-                "there is no one loss to differentiate: turn augmentation and shuffling off"
-            )
-        tolerance = min(100 * torch.finfo(self.model_dtype).eps, 1e-3)
-        for index, (one, other) in enumerate(zip(first.totals, second.totals, strict=True)):
-            if abs(one - other) > tolerance * max(abs(one), abs(other)):
-                batch = next(b for b in self.batches() if b.index == index)
-                where = find_random_module(self.model, lambda batch=batch: self._outputs(batch))  # type: ignore[misc]
-                raise MeasurementError(
-                    f"the loss of batch {index} is {one:.9g} once and {other:.9g} the next time: "
-                    f"the model is random {where}, although it is in evaluation mode: turn that off"
-                )
-
 
 def _logits(outputs: Any) -> Any:
     """An output with ``.logits`` stands for its logits."""
     if isinstance(outputs, dict) and "logits" in outputs:
         return outputs["logits"]
     return getattr(outputs, "logits", outputs)
-
-
-def _one_place(parameters: dict[str, nn.Parameter]) -> tuple[torch.device, torch.dtype]:
-    for what, places in (
-        ("devices", {str(p.device) for p in parameters.values()}),
-        ("dtypes", {str(p.dtype).removeprefix("torch.") for p in parameters.values()}),
-    ):
-        if len(places) > 1:
-            raise MeasurementError(
-                f"the selected parameters have several {what} ({', '.join(sorted(places))}), expected one: "
-                "move the model to one, or select some of them"
-            )
-    first = next(iter(parameters.values()))
-    if first.dtype is torch.float16:
-        raise MeasurementError(
-            "the model is in float16, whose range a Hessian leaves (above 65504 it is infinite): "
-            "measure in float32 (dtype: float32) or bfloat16"
-        )
-    return first.device, first.dtype
-
-
-def _refuse_what_is_read_once(data: Any) -> None:
-    # Asking iter(data) would start a DataLoader's workers and draw from the random generator.
-    if isinstance(data, Iterator):
-        raise UsageError(
-            f"data: found a {type(data).__name__}, which can be read once; expected what can be read again: "
-            "a list of batches, a DataLoader, ..."
-        )
-    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-        raise UsageError(f"data: found a {type(data).__name__}, expected batches: a list, a DataLoader, ...")
-
-
-def _places(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, list[str]]:
-    """Every place of each parameter, for replacing it: a tied one has several.
-
-    A module under two names counts once: torch's own ``tie_weights`` would leave its replacement in it.
-    """
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    places: dict[str, list[str]] = {name: [] for name in parameters}
-    for path, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if id(parameter) in names:
-                places[names[id(parameter)]].append(f"{path}.{name}" if path else name)
-    return places
-
-
-def _refuse_shared_memory(parameters: dict[str, nn.Parameter]) -> None:
-    seen: dict[int, str] = {}
-    for name, parameter in parameters.items():
-        other = seen.setdefault(parameter.data_ptr(), name) if parameter.numel() else name
-        if other != name:
-            raise MeasurementError(
-                f"parameters {other} and {name} are two that share one memory, so that neither can change alone: "
-                "tie them as one nn.Parameter, or exclude one of them"
-            )
-
-
-def _refuse_bad_weights(model: nn.Module) -> None:
-    parameters, buffers = list(model.named_parameters()), list(model.named_buffers())
-    bad = [name for name, p in parameters if not bool(p.isfinite().all())]
-    bad += [name for name, buffer in buffers if bool(buffer.isnan().any())]  # infinity is usual in attention masks
-    if bad:
-        raise MeasurementError(
-            f"{len(bad)} of the model's {len(parameters) + len(buffers)} tensors hold NaN or infinite values "
-            f"(first: {bad[0]}): "
-            "the checkpoint was saved from a diverged run, take an earlier one"
-        )

@@ -9,7 +9,7 @@ from torch import nn
 
 from hessdiag.errors import MeasurementError
 
-__all__ = ["plain_name", "select_parameters"]
+__all__ = ["places_of", "plain_name", "select_parameters"]
 
 
 def select_parameters(
@@ -56,3 +56,17 @@ def plain_name(name: str) -> str:
 
 def _first(names: list[str], count: int = 4) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def places_of(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, list[str]]:
+    """Every place of each parameter, for replacing it: a tied one has several.
+
+    A module under two names counts once: torch's own ``tie_weights`` would leave its replacement in it.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    places: dict[str, list[str]] = {name: [] for name in parameters}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if id(parameter) in names:
+                places[names[id(parameter)]].append(f"{path}.{name}" if path else name)
+    return places
