@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hessdiag.cli.measure import measure_sections
 from hessdiag.cli.options import Request, measuring
 
 
@@ -12,4 +11,6 @@ def audit(request: Request) -> None:
 
     What is measured, and how closely, stands under `audit:` in the spec.
     """
+    from hessdiag.cli.measure import measure_sections
+
     measure_sections(request)

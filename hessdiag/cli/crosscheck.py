@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hessdiag.cli.measure import measure
 from hessdiag.cli.options import Request, measuring
-from hessdiag.results import Report
 
 if TYPE_CHECKING:
     from hessdiag.problem import Problem
+    from hessdiag.results import Report
     from hessdiag.workflows.audit import Watch
 
 
@@ -19,6 +18,8 @@ def crosscheck(request: Request) -> None:
 
     References: pyhessian, and a dense float64 Hessian for up to 5,000 parameters.
     """
+    from hessdiag.cli.measure import measure
+
     spec = request.load_spec()
     plan = spec.audit.only(("eigenvalues", "trace"))
 

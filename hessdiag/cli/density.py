@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from hessdiag.cli.measure import measure_sections
 from hessdiag.cli.options import Request, measuring
 
 
@@ -17,5 +16,7 @@ def density(
     probes: Annotated[int | None, typer.Option(min=1, help="Random start vectors. (default: spec, 4)")] = None,
 ) -> None:
     """Measure the spectral density of the Hessian by stochastic Lanczos quadrature."""
+    from hessdiag.cli.measure import measure_sections
+
     request = request.overridden(audit__density__steps=steps, audit__density__probes=probes)
     measure_sections(request, ("density",))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from hessdiag.cli.measure import measure_sections
 from hessdiag.cli.options import Request, measuring
 from hessdiag.spec.names import EigenvalueMethod
 
@@ -28,6 +27,8 @@ def eigs(
     ] = None,
 ) -> None:
     """Measure the extreme eigenvalues of the Hessian."""
+    from hessdiag.cli.measure import measure_sections
+
     request = request.overridden(
         audit__eigenvalues__top=top,
         audit__eigenvalues__bottom=bottom,

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from hessdiag.cli.measure import measure_sections
 from hessdiag.cli.options import Request, measuring
 from hessdiag.spec.names import Distribution, GapEstimator
 
@@ -18,7 +17,7 @@ def gap(
         str | None,
         typer.Option(
             metavar="START:STOP:COUNT|LIST",
-            help="Noise levels in units of the weights, as 0.02:0.03:11 or 0.02,0.03.  "
+            help="Noise levels in units of the weights, as 0.02:0.03:11 or 0.02,0.03. "
             "(default: spec, 0.008,0.01,0.012)",
         ),
     ] = None,
@@ -29,6 +28,8 @@ def gap(
     distribution: Annotated[Distribution | None, typer.Option(help="Of the noise. (default: spec, gaussian)")] = None,
 ) -> None:
     """Measure the loss gained by weight noise, F(W) - f(W), against sigma^2/2 Tr[H]."""
+    from hessdiag.cli.measure import measure_sections
+
     request = request.overridden(
         audit__gap__sigma=sigma,
         audit__gap__draws=draws,

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from hessdiag.cli.measure import measure_sections
 from hessdiag.cli.options import Request, measuring
 from hessdiag.spec.names import TraceMethod
 
@@ -23,6 +22,8 @@ def trace(
     ] = None,
 ) -> None:
     """Measure the trace of the Hessian, whole and by parameter tensor."""
+    from hessdiag.cli.measure import measure_sections
+
     request = request.overridden(
         audit__trace__method=method, audit__trace__rtol=rtol, audit__trace__max_matvecs=max_matvecs
     )

@@ -199,7 +199,10 @@ def _refusal(engine: Engine, problem: Problem, batch: Batch) -> str | None:
     u, v = (torch.randn(problem.n, generator=generator).to(problem.device, problem.dtype) for _ in range(2))
     try:
         if isinstance(engine, ForwardOverReverse) and not engine.same_gradient(problem, batch):
-            return "the model keeps weights where they cannot be replaced"
+            return (
+                "the gradient through torch.func is not the model's own: the model keeps weights where they cannot be "
+                "replaced, or an operation has no rule there"
+            )
         if isinstance(engine, FiniteDifferences):
             problem.meter.add("hvp", 2)
             if not engine.estimate_error(problem, batch, v) <= _WORST_ERROR:

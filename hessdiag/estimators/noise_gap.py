@@ -71,6 +71,9 @@ def noise_gap(
     unit = noise or Probes(
         problem.n, seed=seed, stream=Stream.GAP, distribution=distribution, device=problem.device, dtype=problem.dtype
     )
+    widest = torch.finfo(problem.model_dtype).max
+    if max(sigmas) > widest:
+        raise UsageError(f"sigma: found {max(sigmas):g}, expected at most {widest:g}, the range of the weights' dtype")
     with problem.measuring():
         gaps = _gaps(problem, unit, list(sigmas), draws, _SIGNS[estimator])
     rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(sigmas, gaps.T, strict=True))

@@ -107,7 +107,8 @@ def _checked_totals(problem: Problem, batch: Batch) -> tuple[float, float]:
             raise
         raise MeasurementError(
             f"the model or the loss failed on batch {batch.index} (inputs: {batch.shapes()}): "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}: see that the data fit the model (data.inputs, their shape and type; "
+            "model.init_args) and the loss (data.targets)"
         ) from error
     value = float(total)
     if not math.isfinite(value):

@@ -241,3 +241,9 @@ def test_a_loss_that_is_not_finite_names_its_sigma() -> None:
 def test_bad_requests(request_: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         noise_gap(regression(), **request_)  # type: ignore[arg-type]
+
+
+def test_a_sigma_beyond_the_range_of_the_weights_is_refused() -> None:
+    problem = Problem(torch.nn.Linear(2, 1), "mse", [(torch.ones(3, 2), torch.ones(3, 1))])
+    with pytest.raises(UsageError, match=r"found 1e\+39, expected at most 3.4\d+e\+38"):
+        noise_gap(problem, sigmas=[0.1, 1e39], draws=2)
