@@ -38,15 +38,21 @@ class Measured(NamedTuple):
         return f"{self.value} ± {self.error}" if self.error else self.value
 
 
-def measured(value: float | None, error: float | None, *, signed: bool = False) -> Measured:
-    """A value beside its error; without a finite error the value stands alone."""
+def measured(
+    value: float | None, error: float | None, *, signed: bool = False, precision: float | None = None
+) -> Measured:
+    """A value beside its error; without a finite error the value stands alone.
+
+    ``precision`` is the error that decides the digits where what stands beside is another one: a spread over
+    draws is wider than the error of their mean.
+    """
     if value is None:
         return Measured(NONE, "")
     if error is None or not math.isfinite(value) or not math.isfinite(error):
         return Measured(number(value, signed=signed), "" if error is None else number(error))
     if error == 0:
         return Measured(number(value, signed=signed), "0")
-    place = _place(value, error)
+    place = _place(value, precision or error)
     if _is_fixed(value, error, place):
         return Measured(_fixed(value, place, signed=signed), _fixed_error(abs(error), place))
     sign = "+" if signed else ""

@@ -21,7 +21,7 @@ def gap(result: GapResult, canvas: Canvas) -> Iterator[RenderableType]:
     """One row for each sigma, and the sum of squares under them."""
     # Noise that is fresh for each batch has no spread over draws of its own: show the mean's error instead.
     spread = all(row.std is not None for row in result.rows)
-    gaps = align([measured(row.gap, row.std if spread else row.stderr) for row in result.rows])
+    gaps = align([measured(row.gap, row.std if spread else row.stderr, precision=row.stderr) for row in result.rows])
     predictions = align([measured(row.predicted, row.predicted_stderr) for row in result.rows])
     sigmas = same_decimals([row.sigma for row in result.rows])
     yield heading(canvas, "Noise gap F(W) − f(W)")
