@@ -304,18 +304,14 @@ def _at_least_float32(outputs: Tensor) -> Tensor:
     return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
-def _accumulator(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-
-
 def _sum(units: Tensor) -> Tensor:
-    return units.sum(dtype=_accumulator(units.device))
+    return units.sum(dtype=torch.float64)
 
 
 def _scalar64(total: Any) -> Tensor:
     if not isinstance(total, Tensor) or total.numel() != 1:
         raise DataError(f"the loss's sum is {total!r}, expected a tensor with one element")
-    return total.reshape(()).to(_accumulator(total.device))
+    return total.reshape(()).to(torch.float64)
 
 
 def _count(count: float | Tensor, like: Tensor) -> Tensor:
@@ -323,13 +319,13 @@ def _count(count: float | Tensor, like: Tensor) -> Tensor:
         if count.numel() != 1:
             raise DataError(f"the loss's count has shape {tuple(count.shape)}, expected a number: (sum, count)")
         count = count.reshape(())
-    return torch.as_tensor(count, dtype=_accumulator(like.device), device=like.device).detach()
+    return torch.as_tensor(count, dtype=torch.float64, device=like.device).detach()
 
 
 def _class_count(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
     valid = targets != ignore_index
     if weight is None:
-        return valid.sum().to(_accumulator(like.device))
+        return valid.sum().to(torch.float64)
     return _sum(weight[torch.where(valid, targets, 0)] * valid)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -23,10 +24,33 @@ def available_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + cached)
+    known = [free for free in (_available_on_host(), _left_in_container()) if free is not None]
+    return max(min(known, default=_FALLBACK_BYTES), 0)
+
+
+def _available_on_host() -> int | None:
+    """What can be had without swapping, page cache included; not every system tells."""
     try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system tells
-        return _FALLBACK_BYTES
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _left_in_container() -> int | None:
+    """What a control group leaves: a process that takes more is killed without a word."""
+    group = Path("/sys/fs/cgroup")
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return int((group / limit).read_text()) - int((group / used).read_text())
+        except (ValueError, OSError):  # "max": no limit; or the other version of control groups
+            continue
+    return None
 
 
 def chunk_size(bytes_each: int, wanted: int, device: torch.device) -> int:
@@ -59,4 +83,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _advice(error: BaseException) -> str:
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"out of memory ({first_line}): lower data.batch_size, or select fewer parameters"
+    return (
+        f"out of memory ({first_line}): lower data.batch_size, select fewer parameters, or keep fewer vectors "
+        "(eigenvalues.max_matvecs, density.steps)"
+    )

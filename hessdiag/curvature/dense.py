@@ -45,7 +45,7 @@ class DenseOperator(SymmetricOperator):
         return torch.stack(products).sum(0) if len(products) > 1 else products[0]
 
     def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
-        sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64)
+        sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64, device="cpu")
         for index, matrix in enumerate(self._batches):
             vectors = [draw(p, index if per_batch else None).to(self.device, self.dtype) for p in probes]
             products = matrix @ torch.stack(vectors, 1)

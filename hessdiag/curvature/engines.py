@@ -12,6 +12,7 @@ returns a function v -> H_b v that may be called for many vectors and keeps what
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -196,7 +197,8 @@ def choose_engine(problem: Problem, name: str = "auto") -> Engine:
 def _refusal(engine: Engine, problem: Problem, batch: Batch) -> str | None:
     """Why this engine cannot be used, or None."""
     generator = torch.Generator().manual_seed(0)
-    u, v = (torch.randn(problem.n, generator=generator).to(problem.device, problem.dtype) for _ in range(2))
+    draw = functools.partial(torch.randn, problem.n, generator=generator, device="cpu", dtype=torch.float32)
+    u, v = (draw().to(problem.device, problem.dtype) for _ in range(2))
     try:
         if isinstance(engine, ForwardOverReverse) and not engine.same_gradient(problem, batch):
             return (
@@ -232,7 +234,7 @@ def _disagreement(problem: Problem, batch: Batch, v: Tensor, hv: Tensor) -> str 
     if not names:
         return None
     judge = FiniteDifferences()
-    problem.meter.add("hvp", 2)
+    problem.meter.add("hvp", 3)
     error = judge.estimate_error(problem, batch, v)
     expected = judge.linearize(problem, batch)(v)
     size, difference = (float(torch.linalg.vector_norm(x.double())) for x in (expected, hv - expected))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hessdiag.curvature.engines import choose_engine
 from hessdiag.curvature.operator import Draw, SymmetricOperator
-from hessdiag.errors import UsageError
+from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.memory import chunk_size
 from hessdiag.problem import Problem
 from hessdiag.results import EngineInfo
@@ -65,7 +65,8 @@ class HessianOperator(SymmetricOperator):
             for place, vector in enumerate(vectors):
                 sums[place] += product(vector)
             self.meter.add("hvp", len(vectors))
-        return (sums / self.problem.weight).to(self.dtype)
+            del product  # its graph would live on beside the next batch's
+        return _finite(sums / self.problem.weight).to(self.dtype)
 
     def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
         with self.problem.measuring():
@@ -76,4 +77,14 @@ class HessianOperator(SymmetricOperator):
                     v = draw(probe, batch.index if per_batch else None).to(self.device, self.dtype)
                     sums[place] += self._by_group(v, product(v))
                     self.meter.add("hvp", 1)
-        return (sums / self.problem.weight).cpu()
+                del product  # as above
+        return _finite(sums / self.problem.weight).cpu()
+
+
+def _finite(sums: Tensor) -> Tensor:
+    if not bool(sums.isfinite().all()):
+        raise MeasurementError(
+            "a Hessian-vector product is not finite although the loss is: look for a square root, a norm or a power "
+            "below 2 of something that is 0, in the model or the loss"
+        )
+    return sums

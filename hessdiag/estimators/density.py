@@ -69,7 +69,7 @@ def spectral_density(
     return DensityResult(
         grid=tuple(grid.tolist()),
         density=tuple(density.tolist()),
-        steps=steps,
+        steps=max(basis.size for basis in bases),
         probes=probes,
         bandwidth=bandwidth,
         nodes=tuple(nodes.tolist()),
@@ -103,7 +103,8 @@ def _smoothed(nodes: np.ndarray, weights: np.ndarray, points: int) -> tuple[np.n
     span, scale = float(nodes[-1] - nodes[0]), float(np.abs(nodes).max())
     if span <= _ROUNDING * scale:  # one eigenvalue, many times: a grid of its rounding could not be drawn
         span = scale or 1.0
-    bandwidth = _RELATIVE_BANDWIDTH * span
+    # A bump narrower than the grid's step would fall between its points, or be counted several times.
+    bandwidth = max(_RELATIVE_BANDWIDTH, 1 / (points - 1)) * span
     grid = np.linspace(nodes[0] - _MARGIN * bandwidth, nodes[-1] + _MARGIN * bandwidth, points)
     density = stats.norm.pdf(grid[:, None], nodes[None, :], bandwidth) @ weights
     return grid, density, bandwidth

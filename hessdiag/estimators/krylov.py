@@ -75,7 +75,7 @@ class KrylovBasis:
         vector = self._orthogonalised(pending.vector / pending.norm)[0]
         vector = vector / torch.linalg.vector_norm(vector)
         if self.size == len(self._storage):
-            more = torch.empty(min(self.size, self.n - self.size), self.n).to(self._storage)
+            more = self._storage.new_empty(min(self.size, self.n - self.size), self.n)
             self._storage = torch.cat([self._storage, more])
         self._storage[self.size] = vector
         self.size += 1

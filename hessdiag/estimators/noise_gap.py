@@ -42,7 +42,7 @@ def noise_gap(
     Two-sided: (f(w+U) + f(w-U))/2 - f(w), free of the gradient's term; one-sided: f(w+U) - f(w), at half the
     price and with more variance, the more the smaller sigma. One U serves the whole data, and the same draws,
     scaled, serve every sigma (as in the paper's Table 2). For a quadratic loss the two-sided mean is
-    sigma^2/2 Tr[H] exactly; rectifier networks gain up to a few percent more, from their kinks.
+    sigma^2/2 Tr[H] exactly; rectifier networks gain more, from their kinks (fixtures/digits: 14 to 23 %).
 
     Choose two-sided unless forward passes are all you can afford.
 
@@ -66,14 +66,14 @@ def noise_gap(
     Source: arXiv 2306.08553, section 2 and Table 2. Cost: draws * sigmas * (2 or 1) forward passes.
     """
     _refuse_bad_request(sigmas, draws, estimator, distribution)
+    widest = torch.finfo(problem.model_dtype).max
+    if max(sigmas) > widest:
+        raise UsageError(f"sigma: found {max(sigmas):g}, expected at most {widest:g}, the range of the weights' dtype")
     before = problem.meter.read()
     trace = trace or hutchinson_trace(HessianOperator(problem), seed=seed)
     unit = noise or Probes(
         problem.n, seed=seed, stream=Stream.GAP, distribution=distribution, device=problem.device, dtype=problem.dtype
     )
-    widest = torch.finfo(problem.model_dtype).max
-    if max(sigmas) > widest:
-        raise UsageError(f"sigma: found {max(sigmas):g}, expected at most {widest:g}, the range of the weights' dtype")
     with problem.measuring():
         gaps = _gaps(problem, unit, list(sigmas), draws, _SIGNS[estimator])
     rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(sigmas, gaps.T, strict=True))

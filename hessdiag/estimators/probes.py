@@ -56,6 +56,8 @@ class Probes:
     ) -> None:
         if distribution not in DISTRIBUTIONS:
             raise UsageError(f"distribution: found {distribution!r}, expected one of {', '.join(DISTRIBUTIONS)}")
+        if seed < 0:
+            raise UsageError(f"seed: found {seed}, expected a whole number of at least 0")
         self.n, self.seed, self.stream, self.dtype = n, seed, stream, dtype
         self.device = torch.device(device)
         self._sample = DISTRIBUTIONS[distribution]
@@ -65,7 +67,7 @@ class Probes:
         key = np.random.SeedSequence([self.seed, int(self.stream), probe, 0 if batch is None else batch + 1])
         generator = torch.Generator(self.device)
         generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return self._sample(torch.empty(self.n, device=self.device), generator).to(self.dtype)
+        return self._sample(torch.empty(self.n, device=self.device, dtype=torch.float32), generator).to(self.dtype)
 
 
 def _rademacher(out: Tensor, generator: torch.Generator) -> Tensor:

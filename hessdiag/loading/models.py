@@ -26,7 +26,7 @@ def build_model(spec: ModelSpec, resolve: Callable[[str], Path]) -> nn.Module:
     if not callable(factory):
         raise UsageError(f"model.class_path: {spec.class_path} is a {type(factory).__name__}, expected a function")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the caller's GPUs too
         model = call_reference("model.class_path", spec.class_path, factory, resolve, **spec.init_args)
     if not isinstance(model, nn.Module):
         raise UsageError(f"model.class_path: {spec.class_path} built a {type(model).__name__}, expected an nn.Module")

@@ -69,6 +69,7 @@ def load_problem(spec: Spec, *, device: str = "auto", dtype: str | None = None) 
             include=spec.parameters.include,
             exclude=spec.parameters.exclude,
             checkpoint=checkpoint,
+            settings=spec.audit,
         )
 
 

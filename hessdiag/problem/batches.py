@@ -47,6 +47,13 @@ class Batch:
         """Bytes of all tensors in it."""
         return sum(leaf.nbytes for _, leaf in _leaves((self.inputs, self.targets)) if isinstance(leaf, Tensor))
 
+    def memory(self) -> set[int]:
+        """Where its tensors lie."""
+        leaves = (leaf for _, leaf in _leaves((self.inputs, self.targets)))
+        return {
+            leaf.data_ptr() for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_sparse and leaf.numel() > 0
+        }
+
     def versions(self) -> list[int]:
         """How often each tensor in it was written to; a change shows that a model works on it in place."""
         leaves = (leaf for _, leaf in _leaves((self.inputs, self.targets)))
@@ -164,7 +171,8 @@ class Fingerprint:
         for path, leaf in _leaves({"inputs": batch.inputs, "targets": batch.targets}):
             if isinstance(leaf, Tensor):
                 form = json.dumps([str(leaf.dtype), list(leaf.shape[1:])]).encode()
-                content: Any = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+                dense = leaf.detach().to_dense().cpu().contiguous()
+                content: Any = dense.reshape(-1).view(torch.uint8).numpy()
             else:
                 form, content = type(leaf).__name__.encode(), repr(leaf).encode()
             digest = self._hashes.setdefault(path, hashlib.sha256())

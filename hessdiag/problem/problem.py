@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from hessdiag.problem.requirements import (
 from hessdiag.problem.selection import places_of, plain_name, select_parameters
 from hessdiag.problem.survey import survey
 from hessdiag.results import CheckpointInfo
+
+if TYPE_CHECKING:
+    from hessdiag.spec.schema import AuditSpec
 
 __all__ = ["Group", "Problem"]
 
@@ -55,6 +58,7 @@ class Problem:
         include: glob patterns over parameter names; those that require a gradient are measured.
         exclude: patterns that take away from them.
         checkpoint: where the weights came from, for the report.
+        settings: what :func:`hessdiag.audit` measures unless it is told otherwise; of a spec, its ``audit:``.
 
     Attributes:
         n: the number of selected weights, the order of the Hessian.
@@ -78,11 +82,12 @@ class Problem:
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         checkpoint: CheckpointInfo | None = None,
+        settings: AuditSpec | None = None,
     ) -> None:
         refuse_what_is_read_once(data)
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.loss = as_loss(loss)
-        self.checkpoint = checkpoint
+        self.checkpoint, self.settings = checkpoint, settings
         self.parameters = select_parameters(self.model, include, exclude)
         self.groups = tuple(Group(plain_name(name), p.numel()) for name, p in self.parameters.items())
         self.n = sum(group.size for group in self.groups)
@@ -94,10 +99,11 @@ class Problem:
         self._data, self.include, self.exclude = data, tuple(include), tuple(exclude)
         self._cached: list[Batch] | None = None
         self._measuring = False
+        self.meter = Meter()
         seen = survey(self)
         self.weight, self.examples, self.loss_value = seen.weight, seen.examples, seen.loss
         self.data_info, self._cached = seen.data_info, seen.batches
-        self.meter = Meter(seen.data_info.batches)
+        self.meter.batches_per_pass = seen.data_info.batches
         self.meter.add("forward", 2 * seen.data_info.batches)
 
     # -- the data ------------------------------------------------------------------------------------------

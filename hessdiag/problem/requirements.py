@@ -14,10 +14,10 @@ __all__ = ["one_place", "refuse_bad_weights", "refuse_shared_memory", "refuse_wh
 
 
 def one_place(parameters: dict[str, nn.Parameter]) -> tuple[torch.device, torch.dtype]:
-    """The one device and dtype of all selected parameters; float16 is refused.
+    """The one device and dtype of all selected parameters; float16 and mps are refused.
 
     Raises:
-        MeasurementError: there are several, or it is float16.
+        MeasurementError: there are several, or they cannot be measured in.
     """
     for what, places in (
         ("devices", {str(p.device) for p in parameters.values()}),
@@ -34,6 +34,8 @@ def one_place(parameters: dict[str, nn.Parameter]) -> tuple[torch.device, torch.
             "the model is in float16, whose range a Hessian leaves (above 65504 it is infinite): "
             "measure in float32 (dtype: float32) or bfloat16"
         )
+    if first.device.type == "mps":
+        raise MeasurementError("the model is on an mps device, which has no float64 to sum in: measure on the cpu")
     return first.device, first.dtype
 
 

@@ -65,6 +65,7 @@ def _evaluate(problem: Problem, *, keep: bool) -> Survey:
     counts: list[float] = []
     examples, fingerprint = 0, Fingerprint()
     kept: list[Batch] | None = [] if keep else None
+    held: set[int] = set()
     room = available_memory(problem.device) * _CACHE_SHARE
     for raw in problem.read():
         fingerprint.add(raw)
@@ -74,9 +75,10 @@ def _evaluate(problem: Problem, *, keep: bool) -> Survey:
         counts.append(count)
         examples += batch.examples
         room -= batch.nbytes()
-        if kept is not None and room > 0:
+        if kept is not None and room > 0 and held.isdisjoint(batch.memory()):
             kept.append(batch)
-        else:
+            held |= batch.memory()
+        else:  # too many to keep, or a loader that fills one buffer again and again: read anew for each pass
             kept = None
     weight = math.fsum(counts)
     if not totals or examples == 0:

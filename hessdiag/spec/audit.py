@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from hessdiag.spec.fields import Positive, StrictModel, Whole0, Whole1, Whole2, Whole16, expected, one_of
 from hessdiag.spec.names import Distribution, EigenvalueMethod, GapEstimator, TraceMethod
@@ -24,6 +24,17 @@ class EigenvaluesSpec(StrictModel):
     )
     rtol: Positive = Field(default=1e-3, description="Residual at most rtol times the largest |eigenvalue| found.")
     max_matvecs: Whole1 = Field(default=500, description="The most Hessian-vector products.")
+
+    @field_validator("max_matvecs")
+    @classmethod
+    def _enough_products(cls, allowed: int, info: ValidationInfo) -> int:
+        """One product to find and one to confirm each eigenvalue."""
+        wanted = info.data.get("top", 0) + info.data.get("bottom", 0)
+        if allowed < 2 * wanted:
+            raise expected(
+                f"at least {2 * wanted}: one product to find and one to confirm each of {wanted} eigenvalues"
+            )
+        return allowed
 
 
 class TraceSpec(StrictModel):

@@ -40,8 +40,8 @@ def audit(
 
     Args:
         problem: what to measure.
-        settings: what stands under ``audit:`` in a spec; a part that is None is skipped. The noise gap needs
-            the trace, which is measured with it.
+        settings: what stands under ``audit:`` in a spec; by default in the one that the problem came from. A part
+            that is None is skipped. The noise gap needs the trace, which is measured with it.
         seed: of all probes and start vectors; it never changes H.
         command: goes into the report.
         previous: the report of a run that did not come to its end; its finished sections are taken over if it
@@ -56,7 +56,7 @@ def audit(
         HessdiagError: a section could not be measured; ``watch`` has seen the rest with status ``failed``, as it
             has when anything else is raised.
     """
-    settings = settings or AuditSpec()
+    settings = settings or problem.settings or AuditSpec()
     if settings.gap is not None and settings.trace is None:
         settings = settings.model_copy(update={"trace": TraceSpec()})
     H = HessianOperator(problem)

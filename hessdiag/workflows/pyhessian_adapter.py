@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,24 @@ class PyHessian:
     """PyHessian's own numbers. Its eigenvalue is the one of largest magnitude."""
 
     module: Any
+    device: torch.device
+
+    def _seed(self, seed: int) -> None:
+        """It draws from its device's global generator, which ``measuring`` puts back; others are left alone."""
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def eigenvalue(self, iterations: int, seed: int) -> float:
         """Its power iteration's first eigenvalue, run well past its own stopping rule."""
-        torch.manual_seed(seed)  # it draws from the global generator, which `measuring` puts back
+        self._seed(seed)
         values, _ = self.module.eigenvalues(maxIter=iterations, tol=1e-6, top_n=1)
         return float(values[0])
 
     def trace(self, probes: int, seed: int) -> tuple[float, float]:
         """Mean and standard error of ``probes`` of its Hutchinson samples; its early stop is disabled."""
-        torch.manual_seed(seed)
+        self._seed(seed)
         samples = np.array(self.module.trace(maxIter=probes, tol=-np.inf))
         return float(samples.mean()), float(samples.std(ddof=1) / np.sqrt(len(samples)))
 
@@ -57,10 +65,12 @@ def pyhessian_of(problem: Problem) -> Iterator[PyHessian]:
         _gradients_restored(problem.model),
         _default_dtype(problem.model_dtype),
         warnings.catch_warnings(),
+        _current_device(problem.device),
     ):
         warnings.simplefilter("ignore")  # torch's on backward(create_graph=True), which PyHessian is built on
         adapter = _Adapter(problem)
-        yield PyHessian(hessian(adapter, adapter.criterion, dataloader=adapter, cuda=problem.device.type == "cuda"))
+        module = hessian(adapter, adapter.criterion, dataloader=adapter, cuda=problem.device.type == "cuda")
+        yield PyHessian(module, problem.device)
 
 
 class _Boxed:
@@ -105,6 +115,7 @@ class _Adapter(nn.Module):
 
     def __iter__(self) -> Iterator[tuple[_Boxed, _Boxed]]:
         for batch in self._problem.batches():
+            self._problem.meter.add("hvp", 1)  # it goes through its loader once for each product
             if batch.index in self._weights:
                 boxed = _Boxed(batch, self._weights[batch.index])
                 yield boxed, boxed
@@ -125,6 +136,11 @@ def _gradients_restored(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in before:
             parameter.grad = gradient
+
+
+def _current_device(device: torch.device) -> AbstractContextManager[Any]:
+    """PyHessian says ``cuda`` and means the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

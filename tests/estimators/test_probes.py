@@ -83,3 +83,18 @@ def test_the_global_generator_is_left_alone() -> None:
 def test_an_unknown_distribution() -> None:
     with pytest.raises(UsageError, match="'cauchy', expected one of binomial, gaussian"):
         drawn("cauchy")
+
+
+def test_the_global_default_dtype_does_not_change_them() -> None:
+    expected = Probes(600, seed=1, stream=Stream.GAP, distribution="gaussian")(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(Probes(600, seed=1, stream=Stream.GAP, distribution="gaussian")(0), expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(UsageError, match="found -1, expected a whole number of at least 0"):
+        Probes(3, seed=-1, stream=Stream.GAP)

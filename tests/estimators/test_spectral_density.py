@@ -86,3 +86,11 @@ def test_cost_and_seeds() -> None:
 def test_bad_requests(request_: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="expected at least 2, 1 and 2"):
         spectral_density(DenseOperator(torch.eye(3)), **request_)
+
+
+@pytest.mark.parametrize("points", [16, 24, 32, 256])
+def test_it_integrates_to_one_on_coarse_grids_too(points: int) -> None:
+    matrix = torch.diag(torch.linspace(-1, 3, 60, dtype=torch.float64))
+    found = spectral_density(DenseOperator(matrix), steps=80, probes=2, points=points)
+    assert sum(found.density) * (found.grid[1] - found.grid[0]) == pytest.approx(1, abs=0.02)
+    assert found.steps == 60

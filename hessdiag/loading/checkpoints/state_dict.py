@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import CheckpointError
+from hessdiag.memory import out_of_memory
 
 __all__ = ["read", "recognises"]
 
@@ -44,6 +45,8 @@ def read(path: Path) -> Mapping[str, Tensor]:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file can make a reader stumble over anything
+        if out_of_memory(error):
+            raise
         first_sentence = re.split(r"\. |\n", str(error).strip())[0] or type(error).__name__
         raise CheckpointError(
             f"damaged torch file of {path.stat().st_size} bytes ({first_sentence}): it was cut short or overwritten, "
