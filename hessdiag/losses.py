@@ -8,7 +8,8 @@ carry the graph; unit losses are computed in at least float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import inspect
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,7 +61,7 @@ class CrossEntropy:
     weight: tuple[float, ...] | None = None
 
     def __call__(self, outputs: Tensor, targets: Tensor, examples: int) -> Totals:
-        logits = _at_least_float32(outputs)
+        logits, targets = _at_least_float32(outputs), _class_numbers(outputs, targets)
         weight = None if self.weight is None else logits.new_tensor(self.weight)
         units = F.cross_entropy(
             logits,
@@ -77,6 +78,7 @@ class CrossEntropy:
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         _check_tensors("cross_entropy", outputs, targets)
         if not targets.is_floating_point():
+            targets = _class_numbers(outputs, targets)
             _check_classes(outputs, targets, self.ignore_index, self.weight)
         elif targets.shape != outputs.shape:
             raise DataError(
@@ -249,19 +251,20 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 }
 
 
-def as_loss(loss: str | Loss | Callable[[Any, Any], Any]) -> Loss:
-    """A loss from its name, from torch's own loss modules and functions, or from a user's function.
+def as_loss(loss: str | Mapping[str, Any] | Loss | Callable[[Any, Any], Any]) -> Loss:
+    """A loss from its name, a mapping as in a spec, torch's own loss modules and functions, or a user's function.
 
     torch's ``nn.CrossEntropyLoss``, ``nn.MSELoss``, ``nn.BCEWithLogitsLoss`` and ``nn.NLLLoss`` (reduction
     ``mean``) become the losses here with the same options, so that their denominators stay right.
 
     Raises:
-        UsageError: an unknown name, or a torch loss that is no mean.
+        UsageError: an unknown name or option, or a torch loss that is no mean.
     """
     if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise UsageError(f"loss: found {loss!r}, expected one of {', '.join(LOSSES)}, or a function")
-        return LOSSES[loss]()
+        return _named(loss, {})
+    if isinstance(loss, Mapping):
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in loss.items()}
+        return _named(options.pop("name", None), options)
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, nn.modules.loss._Loss):
@@ -271,6 +274,16 @@ def as_loss(loss: str | Loss | Callable[[Any, Any], Any]) -> Loss:
     if callable(loss):
         return FunctionLoss(loss)
     raise UsageError(f"loss: found a {type(loss).__name__}, expected a name or a function (outputs, targets)")
+
+
+def _named(name: Any, options: dict[str, Any]) -> Loss:
+    if name not in LOSSES:
+        raise UsageError(f"loss: found {name!r}, expected one of {', '.join(LOSSES)}, or a function")
+    try:
+        return LOSSES[name](**options)
+    except TypeError:
+        known = ", ".join(inspect.signature(LOSSES[name]).parameters) or "none"
+        raise UsageError(f"loss: found options {', '.join(options)}, expected those of {name}: {known}") from None
 
 
 _FUNCTIONS: dict[Any, Callable[[], Loss]] = {
@@ -298,6 +311,13 @@ def _from_module(module: nn.modules.loss._Loss) -> Loss:
         if positive is None or positive.ndim <= 1:  # more dimensions weigh others than the last one
             return BCEWithLogits(None if positive is None else tuple(positive.reshape(-1).tolist()))
     return FunctionLoss(module)
+
+
+def _class_numbers(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Class numbers (B, 1), as tables give them, as (B,) where the outputs are (B, C)."""
+    if outputs.ndim == 2 and targets.shape == (len(outputs), 1) and not targets.is_floating_point():
+        return targets[:, 0]
+    return targets
 
 
 def _at_least_float32(outputs: Tensor) -> Tensor:

@@ -205,3 +205,19 @@ def test_torch_losses_that_are_no_mean_are_refused(reduction: str) -> None:
 def test_targets_that_are_no_tensor_are_refused(name: str) -> None:
     with pytest.raises(DataError, match=f"{name}: found targets of type NoneType"):
         as_loss(name).check(TOKENS, None)
+
+
+def test_a_mapping_is_a_loss_with_options() -> None:
+    found = as_loss({"name": "cross_entropy", "ignore_index": -1, "weight": [1.0, 2.0], "label_smoothing": 0.1})
+    assert found == CrossEntropy(ignore_index=-1, label_smoothing=0.1, weight=(1.0, 2.0))
+    with pytest.raises(UsageError, match="found options wait, expected those of mse: none"):
+        as_loss({"name": "mse", "wait": 1})
+    with pytest.raises(UsageError, match="found None, expected one of"):
+        as_loss({"weight": [1.0]})
+
+
+def test_class_numbers_in_a_column() -> None:
+    logits, classes = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    loss = CrossEntropy(weight=(1.0, 2.0, 3.0))
+    loss.check(logits, classes[:, None])
+    assert [float(x) for x in loss(logits, classes[:, None], 5)] == [float(x) for x in loss(logits, classes, 5)]

@@ -105,6 +105,8 @@ def _refuse_bad_request(n: int, wanted: _Wanted, method: str, max_matvecs: int) 
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(_METHODS)}")
     if wanted.top < 0 or wanted.bottom < 0 or wanted.count < 1:
         raise UsageError(f"found top {wanted.top} and bottom {wanted.bottom}, expected at least one eigenvalue")
+    if not wanted.rtol > 0:
+        raise UsageError(f"rtol: found {wanted.rtol}, expected a positive number")
     if wanted.count > n:
         raise UsageError(
             f"found top {wanted.top} and bottom {wanted.bottom}, but {n} parameters have {n} eigenvalues: ask for fewer"

@@ -29,7 +29,7 @@ _SIGNS = {"two-sided": (1.0, -1.0), "one-sided": (1.0,)}
 def noise_gap(
     problem: Problem,
     *,
-    sigmas: Sequence[float] = DEFAULT_SIGMAS,
+    sigmas: float | Sequence[float] = DEFAULT_SIGMAS,
     draws: int = 100,
     estimator: str = "two-sided",
     distribution: str = "gaussian",
@@ -65,6 +65,7 @@ def noise_gap(
 
     Source: arXiv 2306.08553, section 2 and Table 2. Cost: draws * sigmas * (2 or 1) forward passes.
     """
+    sigmas = [sigmas] if isinstance(sigmas, (int, float)) else list(sigmas)
     _refuse_bad_request(sigmas, draws, estimator, distribution)
     widest = torch.finfo(problem.model_dtype).max
     if max(sigmas) > widest:
@@ -75,7 +76,7 @@ def noise_gap(
         problem.n, seed=seed, stream=Stream.GAP, distribution=distribution, device=problem.device, dtype=problem.dtype
     )
     with problem.measuring():
-        gaps = _gaps(problem, unit, list(sigmas), draws, _SIGNS[estimator])
+        gaps = _gaps(problem, unit, sigmas, draws, _SIGNS[estimator])
     rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(sigmas, gaps.T, strict=True))
     return GapResult(
         distribution=distribution,
@@ -137,7 +138,7 @@ def _gaps(problem: Problem, unit: Probes, sigmas: list[float], draws: int, signs
             raise MeasurementError(
                 f"gap: the loss is not finite at noise sigma {sigma:g}, expected a finite loss: lower sigma"
             )
-    gaps: np.ndarray = losses - problem.loss_value
+    gaps: np.ndarray = losses - problem.evaluate()  # now: a live model may have moved since the problem was made
     return gaps
 
 

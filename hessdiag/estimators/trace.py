@@ -61,6 +61,8 @@ def trace(
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     if max_matvecs < 2:
         raise UsageError(f"max_matvecs: found {max_matvecs}, expected at least 2: one probe has no standard error")
+    if not rtol > 0:
+        raise UsageError(f"rtol: found {rtol}, expected a positive number")
     draw = probes or Probes(H.n, seed=seed, stream=Stream.TRACE, device=H.device, dtype=H.dtype)
     before = H.meter.read()
     sizes = looks(max_matvecs)

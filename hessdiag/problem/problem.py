@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,9 @@ class Problem:
 
     Args:
         model: any ``nn.Module``; a ``torch.compile`` wrapper is looked through.
-        loss: a name (``"cross_entropy"``, ...), a loss of :mod:`hessdiag.losses`, one of torch's, or a
-            function ``(outputs, targets)`` that returns unit losses, ``(sum, count)``, or a mean.
+        loss: a name (``"cross_entropy"``, ...), a mapping with its options as in a spec, a loss of
+            :mod:`hessdiag.losses`, one of torch's, or a function ``(outputs, targets)`` that returns unit losses,
+            ``(sum, count)``, or a mean.
         data: a re-iterable of batches (a DataLoader, a list): ``(inputs, targets)`` or mappings.
         include: glob patterns over parameter names; those that require a gradient are measured.
         exclude: patterns that take away from them.
@@ -63,7 +65,7 @@ class Problem:
     Attributes:
         n: the number of selected weights, the order of the Hessian.
         groups: the selected tensors in the order of the flat vector.
-        loss_value: f(w).
+        loss_value: f(w) when the problem was made; :meth:`evaluate` gives it as the weights are now.
         weight: the loss's denominator over the whole data.
         dtype: of flat vectors; float32 for half-precision models.
         meter: counts what is spent.
@@ -76,7 +78,7 @@ class Problem:
     def __init__(
         self,
         model: nn.Module,
-        loss: str | Loss | Callable[[Any, Any], Any],
+        loss: str | Mapping[str, Any] | Loss | Callable[[Any, Any], Any],
         data: Iterable[Any],
         *,
         include: Sequence[str] = ("*",),
@@ -161,6 +163,15 @@ class Problem:
             return (), inputs | {"labels": batch.targets} if missing else inputs
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         return (*args, batch.targets) if missing else args, {}
+
+    def evaluate(self) -> float:
+        """f(w) at the present weights: one forward pass."""
+        totals = []
+        with self.measuring(), torch.no_grad():
+            for batch in self.batches():
+                totals.append(float(self.batch_totals(batch)[0]))
+                self.meter.add("forward", 1)
+        return math.fsum(totals) / self.weight
 
     def gradient(self) -> Tensor:
         """Grad f(w), shape (n,), summed over batches in float64."""

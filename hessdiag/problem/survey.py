@@ -110,7 +110,7 @@ def _checked_totals(problem: Problem, batch: Batch) -> tuple[float, float]:
         raise MeasurementError(
             f"the model or the loss failed on batch {batch.index} (inputs: {batch.shapes()}): "
             f"{type(error).__name__}: {error}: see that the data fit the model (data.inputs, their shape and type; "
-            "model.init_args) and the loss (data.targets)"
+            "model.init_args) and the loss (data.targets); whole-number inputs are not turned into floating point"
         ) from error
     value = float(total)
     if not math.isfinite(value):
@@ -124,8 +124,8 @@ def _checked_totals(problem: Problem, batch: Batch) -> tuple[float, float]:
 def _refuse_randomness(problem: Problem, first: Survey, second: Survey) -> None:
     if first.fingerprint != second.fingerprint or len(first.totals) != len(second.totals):
         raise DataError(
-            "the data change from one pass to the next (random augmentation, or shuffling), so that "
-            "there is no one loss to differentiate: turn augmentation and shuffling off"
+            "the data change from one pass to the next (random augmentation, or shuffling), so that there is no one "
+            "loss to differentiate: turn augmentation and shuffling off (a DataLoader needs shuffle=False)"
         )
     tolerance = min(100 * torch.finfo(problem.model_dtype).eps, 1e-3)
     for index, (one, other) in enumerate(zip(first.totals, second.totals, strict=True)):

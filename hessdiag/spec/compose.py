@@ -186,6 +186,8 @@ class _Builder:
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     context = f" ({error.context})" if error.context else ""
     hint = "; indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+    if error.context == "while scanning an alias":
+        hint = "; a text that begins with * needs quotes"
     return f"not valid YAML: {error.problem}{context}{hint}"
 
 

@@ -62,7 +62,7 @@ def audit(
     H = HessianOperator(problem)
     report = blank_report(command, problem, H, settings, seed)
     watch(report, "gradient")
-    report = replace(report, loss=problem.loss_value, gradient_norm=_gradient_norm(problem))
+    report = replace(report, loss=problem.evaluate(), gradient_norm=_gradient_norm(problem))
     resumed = _finished_sections(previous, report)
     report = replace(report, **resumed)
     spent_before = sum((section.cost for section in resumed.values()), Cost())

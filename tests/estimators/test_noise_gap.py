@@ -179,7 +179,7 @@ def test_reproducible_whatever_the_memory(estimator: str, monkeypatch: pytest.Mo
 def test_cost_and_defaults(estimator: str, sides: int) -> None:
     result = noise_gap(regression(), draws=5, estimator=estimator, trace=known_trace(1.0))
     assert [row.sigma for row in result.rows] == list(DEFAULT_SIGMAS) == [0.008, 0.01, 0.012]
-    assert result.cost.forward == 5 * 3 * sides
+    assert result.cost.forward == 5 * 3 * sides + 1  # and once without noise
     assert result.cost.hvp == result.cost.gradient == 0
     assert (result.noise, result.draws, result.estimator, result.distribution) == ("shared", 5, estimator, "gaussian")
 

@@ -150,10 +150,10 @@ CASES: dict[str, Case] = {
         ["targets (6,) of type float32", "expected int64", "probabilities of the outputs' shape (6, 3)"],
     ),
     "classes as booleans": (lambda: problem(data=[(X, Y > 0)]), DataError, ["type bool", "expected int64"]),
-    "classes in a column": (
-        lambda: problem(data=[(X, Y[:, None])]),
+    "classes in two columns": (
+        lambda: problem(data=[(X, torch.stack([Y, Y], 1))]),
         DataError,
-        ["outputs (6, 3) and targets (6, 1)", "expected", "(batch, classes, ...)"],
+        ["outputs (6, 3) and targets (6, 2)", "expected", "(batch, classes, ...)"],
     ),
     "fewer targets than outputs": (lambda: problem(data=[(X, Y[:5])]), DataError, ["(6, 3)", "(5,)"]),
     "targets that are a mapping": (

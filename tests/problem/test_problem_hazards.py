@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hessdiag import HessianOperator, Problem, audit, load
+from hessdiag import HessianOperator, Problem, audit, load, noise_gap
 from hessdiag.errors import MeasurementError
+from hessdiag.spec.schema import AuditSpec, GapSpec
 
 DIGITS = Path(__file__).parents[2] / "fixtures" / "digits" / "audit.yaml"
 
@@ -93,3 +95,16 @@ def test_an_audit_of_a_loaded_spec_measures_what_the_spec_asks_for() -> None:
     assert len(report.eigenvalues.largest) == 2
     assert report.trace is None
     assert report.gap is None
+
+
+def test_a_model_that_moved_is_measured_where_it_is() -> None:
+    """One problem, measured again after a training step."""
+    model, x, y = regression()
+    problem, plan = Problem(model, "mse", [(x, y)]), AuditSpec(gap=GapSpec(sigma=(0.01,), draws=8))
+    first = audit(problem, plan)
+    with torch.no_grad():
+        model[0].weight.add_(0.5)
+    again, fresh = audit(problem, plan), audit(Problem(model, "mse", [(x, y)]), plan)
+    assert again.loss == fresh.loss != first.loss
+    assert again.trace == replace(fresh.trace, cost=again.trace.cost)
+    assert again.gap.rows == fresh.gap.rows == noise_gap(problem, sigmas=0.01, draws=8, trace=again.trace).rows

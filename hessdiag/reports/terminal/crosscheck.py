@@ -33,7 +33,7 @@ def crosscheck(result: CrosscheckResult, canvas: Canvas) -> Iterator[RenderableT
     yield heading(canvas, "Crosscheck")
     yield table(canvas, [Column("against", "left"), *map(Column, _COLUMNS[:-1]), Column("agrees", "left")], rows)
     if any(row.unit == "standard errors" for row in result.rows):
-        yield note(canvas, "rel.: relative difference; stderr: difference in standard errors")
+        yield note(canvas, "rel.: an eigenvalue's difference over the largest |eigenvalue|; stderr: in standard errors")
     for row in result.rows:
         if row.note:
             yield note(canvas, f"{row.quantity} against {row.reference_name}: {row.note}")
