@@ -23,9 +23,19 @@ class HessdiagError(Exception):
 
 
 class UsageError(HessdiagError):
-    """The request itself is wrong: an option, a spec, a file that is named but does not exist (exit 2)."""
+    """The request itself is wrong: an option, a spec, a file that is named but does not exist (exit 2).
+
+    Args:
+        message: what was found, expected, and to do.
+        key: the spec's key that is to blame, where the fault shows only when what it names is opened; the
+            command line turns it into ``file:line:column``.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        self.key = key
+        super().__init__(message if key is None else f"{key}: {message}")
 
 
 @dataclass(frozen=True)

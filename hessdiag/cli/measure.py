@@ -14,7 +14,7 @@ from hessdiag.cli.failures import INTERRUPTED, no_more_interrupts
 from hessdiag.cli.progress import progress
 from hessdiag.cli.request import Request
 from hessdiag.cli.streams import results_alone_on_stdout, say
-from hessdiag.errors import HessdiagError
+from hessdiag.errors import HessdiagError, UsageError
 from hessdiag.files import refuse_unwritable, write_atomically
 from hessdiag.reports import json as json_report
 from hessdiag.reports import terminal
@@ -56,9 +56,7 @@ def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
     with results_alone_on_stdout(), progress(common.quiet) as stage:
         try:
             stage("load")
-            from hessdiag.loading import load_problem
-
-            problem = load_problem(spec, device=common.device, dtype=common.dtype)
+            problem = _loaded(request, spec)
             _refuse_too_many_eigenvalues(request, plan, problem.n)
 
             def watch(report: Report, section: str) -> None:
@@ -72,6 +70,18 @@ def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
             say(seen.summary())
             raise typer.Exit(INTERRUPTED) from None
     _print(report, request)
+
+
+def _loaded(request: Request, spec: Spec) -> Problem:
+    """What the spec names; a fault that shows only now gets its place in the spec."""
+    from hessdiag.loading import load_problem
+
+    try:
+        return load_problem(spec, device=request.common.device, dtype=request.common.dtype)
+    except UsageError as error:
+        if error.key is None:
+            raise
+        raise request.fault(error.key, str(error).removeprefix(f"{error.key}: ")) from error
 
 
 def _refuse_too_many_eigenvalues(request: Request, plan: AuditSpec, n: int) -> None:

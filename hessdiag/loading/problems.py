@@ -80,7 +80,7 @@ def _loss(spec: Spec) -> Loss | Callable[[Any, Any], Any]:
     if isinstance(function, type) and issubclass(function, nn.Module):
         function = call_reference("loss", spec.loss.name, function, spec.resolve)
     if not callable(function):
-        raise UsageError(f"loss: {spec.loss.name} is a {type(function).__name__}, expected a function")
+        raise UsageError(f"{spec.loss.name} is a {type(function).__name__}, expected a function", "loss")
     return function  # type: ignore[no-any-return]
 
 

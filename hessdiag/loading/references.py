@@ -41,7 +41,7 @@ def import_reference(reference: str, resolve: Callable[[str], Path], key: str) -
         package, _, name = reference.rpartition(".")
         module = _module_by_name(package, reference, key)
     if not hasattr(module, name):
-        raise UsageError(f"{key}: found no {name!r} in {file or module.__name__}, expected {_offered(module, name)}")
+        raise UsageError(f"found no {name!r} in {file or module.__name__}, expected {_offered(module, name)}", key)
     return getattr(module, name)
 
 
@@ -87,8 +87,9 @@ def _module_by_name(package: str, reference: str, key: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{key}: found no module {error.name!r} for {reference!r}: install the package that has it, "
-            'or name a file beside the spec ("model.py:build")'
+            f"found no module {error.name!r} for {reference!r}: install the package that has it, "
+            'or name a file beside the spec ("model.py:build")',
+            key,
         ) from error
     except (Exception, SystemExit) as error:
         raise HessdiagError(f"{key}: importing {package} failed: {described(error)}") from error

@@ -151,7 +151,6 @@ def test_code_in_a_checkpoint_does_not_run(folder, run, zipped):
 
 
 DATA = {
-    "missing array": ({"y": None}, ["no array 'y'", "which has: x"]),
     "empty": ({"x": np.zeros((0, 4), "f"), "y": np.zeros(0, int)}, ["empty", "at least one example"]),
     "lengths": ({"y": np.zeros(20, int)}, ["inputs 30, targets 20"]),
     "targets too big": ({"y": np.full(30, 3)}, ["found targets from 3 to 3, expected class numbers from 0 to 2"]),
@@ -168,6 +167,22 @@ def test_bad_data(folder, run, name):
     changed, words = DATA[name]
     tiny.write(folder, **changed)
     check(run("audit", "audit.yaml"), 3, words)
+
+
+def test_an_array_that_is_not_there_is_a_fault_of_the_spec_at_its_place(folder, run):
+    tiny.write(folder, y=None)
+    check(
+        run("audit", "audit.yaml"), 2, ["audit.yaml:8:12: data.targets: found no array 'y' in data.npz, which has: x"]
+    )
+    where = "--set data.inputs=[x, z]: data.inputs: found no array 'z'"
+    tiny.write(folder)
+    check(run("audit", "audit.yaml", "--set", "data.inputs=[x, z]"), 2, [where])
+
+
+def test_a_name_that_is_not_in_its_file_is_told_at_its_place(folder, run):
+    text = (folder / "audit.yaml").read_text()
+    (folder / "audit.yaml").write_text(text.replace("model.py:build", "model.py:biuld"))
+    check(run("audit", "audit.yaml"), 2, ["audit.yaml:2:15: model.class_path: found no 'biuld' in model.py"])
 
 
 def test_truncated_data(folder, run):

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from hessdiag.errors import DataError
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets import load_data
 from hessdiag.spec.schema import NpzData
 
@@ -99,8 +99,10 @@ def test_class_numbers_of_any_width(tmp_path, dtype):
 
 def test_faults_are_told(tmp_path):
     numbered(tmp_path)
-    assert "no array 'z' in data.npz, which has: x, y" in message(tmp_path, inputs="z")
-    assert "no array 'labels'" in message(tmp_path, targets="labels")
+    with pytest.raises(UsageError, match=r"data\.inputs: found no array 'z' in data\.npz, which has: x, y"):
+        open_data(tmp_path, inputs="z")
+    with pytest.raises(UsageError, match=r"data\.targets: found no array 'labels'"):
+        open_data(tmp_path, targets="labels")
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 1)), y=np.zeros(4))
     assert "several lengths (inputs 3, targets 4)" in message(tmp_path)
     assert "inputs[0] 3, inputs[1] 4" in message(tmp_path, inputs=["x", "y"], targets=None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.errors import DataError
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets.arrays import ArrayBatches, Inputs, choose_subset
 from hessdiag.spec.schema import NpzData
 
@@ -22,7 +22,8 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
     """The arrays that the spec names, as batches.
 
     Raises:
-        DataError: damaged, an array missing, empty, of Python objects, or of another length.
+        DataError: damaged, empty, of Python objects, or of another length.
+        UsageError: an array that the spec names is not there.
     """
     try:
         # Opened here: on a damaged archive np.load leaves its own file open.
@@ -47,12 +48,12 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
 
 
 def _choose(spec: NpzData, arrays: _Arrays) -> tuple[Inputs, Tensor | None]:
-    targets = None if spec.targets is None else arrays[spec.targets]
+    targets = None if spec.targets is None else arrays.take(spec.targets, "data.targets")
     if isinstance(spec.inputs, str):
-        return arrays[spec.inputs], targets
+        return arrays.take(spec.inputs, "data.inputs"), targets
     if isinstance(spec.inputs, tuple):
-        return tuple(arrays[name] for name in spec.inputs), targets
-    return {argument: arrays[name] for argument, name in spec.inputs.items()}, targets
+        return tuple(arrays.take(name, "data.inputs") for name in spec.inputs), targets
+    return {argument: arrays.take(name, "data.inputs") for argument, name in spec.inputs.items()}, targets
 
 
 class _Arrays:
@@ -62,10 +63,11 @@ class _Arrays:
         self._archive, self._shown = archive, shown
         self._read: dict[str, Tensor] = {}
 
-    def __getitem__(self, name: str) -> Tensor:
+    def take(self, name: str, key: str) -> Tensor:
+        """The array, asked for under a key of the spec."""
         if name not in self._archive:
             found = ", ".join(self._archive) or "none"
-            raise DataError(f"data: found no array {name!r} in {self._shown}, which has: {found}")
+            raise UsageError(f"found no array {name!r} in {self._shown}, which has: {found}", key)
         if name not in self._read:
             self._read[name] = self._tensor(name)
         return self._read[name]
