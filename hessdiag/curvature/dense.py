@@ -58,8 +58,8 @@ class DenseOperator(SymmetricOperator):
 def dense_hessian(problem: Problem) -> Tensor:
     """The whole Hessian (n, n) in float64, symmetrised, on a float64 copy of the model.
 
-    It shares no code with the engines: each row is the gradient of one entry of the gradient. The price is n
-    products, many at a time where the model's operations can be vectorised; the memory 8 n^2 bytes.
+    It uses none of the engines: each row is the gradient of one entry of the gradient of the same batch totals.
+    The price is n products, many at a time where the model's operations can be vectorised; the memory 8 n^2 bytes.
 
     Raises:
         MeasurementError: an operation has no second derivative, or a wrong one (rows and columns differ).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,13 +17,11 @@ from hessdiag.estimators.trace import trace as hutchinson_trace
 from hessdiag.memory import chunk_size
 from hessdiag.problem import Problem
 from hessdiag.results import GapResult, GapRow, TraceResult
+from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution
 
 __all__ = ["DEFAULT_SIGMAS", "gap_row", "mean_squared_deviation", "noise_gap"]
 
-DEFAULT_SIGMAS = (0.008, 0.01, 0.012)
-"""The paper's search range for the noise of training (arXiv 2306.08553)."""
-
-DISTRIBUTIONS = ("gaussian", "laplace", "uniform", "binomial")
+DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
 _SIGNS = {"two-sided": (1.0, -1.0), "one-sided": (1.0,)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import torch
 
@@ -10,11 +12,12 @@ from hessdiag.errors import UsageError
 from hessdiag.estimators.intervals import look_level, looks, mean_interval
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.results import GroupTrace, TraceResult
+from hessdiag.spec.names import TraceMethod
 
-__all__ = ["trace"]
+__all__ = ["ROUNDINGS", "trace"]
 
-METHODS = ("auto", "hutchinson")
-_ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
+METHODS: tuple[str, ...] = get_args(TraceMethod)
+ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
 
 
 def trace(
@@ -67,7 +70,7 @@ def trace(
     before = H.meter.read()
     sizes = looks(max_matvecs)
     level = look_level(len(sizes), confidence)
-    rounding = _ROUNDINGS * torch.finfo(H.dtype).eps
+    rounding = ROUNDINGS * torch.finfo(H.dtype).eps
     samples = np.zeros((0, len(H.groups)))
     for size in sizes:
         H.meter.expect(size - len(samples))

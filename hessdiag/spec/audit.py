@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from hessdiag.spec.fields import Positive, StrictModel, Whole0, Whole1, Whole2, Whole16, expected, one_of
-from hessdiag.spec.names import Distribution, EigenvalueMethod, GapEstimator, TraceMethod
+from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution, EigenvalueMethod, GapEstimator, TraceMethod
 from hessdiag.spec.sigmas import SIGMA_FORMS, check_distinct, parse_sigmas
 
 __all__ = ["AuditSpec", "DensitySpec", "EigenvaluesSpec", "GapSpec", "TraceSpec"]
@@ -86,7 +86,7 @@ class GapSpec(StrictModel):
     """The noise gap F(W) - f(W) against sigma^2/2 Tr[H]."""
 
     sigma: Sigmas = Field(
-        default=(0.008, 0.01, 0.012),
+        default=DEFAULT_SIGMAS,
         description='Noise scales, in units of the weights: a number, a list, "start:stop:count", "0.02,0.03".',
     )
     draws: Whole2 = Field(default=100, description="Noise draws at each scale.")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["DataFormat", "Distribution", "EigenvalueMethod", "GapEstimator", "LossName", "TraceMethod"]
+__all__ = [
+    "DEFAULT_SIGMAS",
+    "DataFormat",
+    "Distribution",
+    "EigenvalueMethod",
+    "GapEstimator",
+    "LossName",
+    "TraceMethod",
+]
 
 DataFormat = Literal["npz"]
 LossName = Literal["cross_entropy", "mse", "bce_with_logits", "nll", "causal_lm", "model"]
@@ -12,3 +20,6 @@ EigenvalueMethod = Literal["lanczos", "power"]
 TraceMethod = Literal["auto", "hutchinson"]
 GapEstimator = Literal["two-sided", "one-sided"]
 Distribution = Literal["gaussian", "laplace", "uniform", "binomial"]
+
+DEFAULT_SIGMAS = (0.008, 0.01, 0.012)
+"""The paper's search range for the noise of training (arXiv 2306.08553)."""

@@ -62,7 +62,8 @@ def audit(
     H = HessianOperator(problem)
     report = blank_report(command, problem, H, settings, seed)
     watch(report, "gradient")
-    report = replace(report, loss=problem.evaluate(), gradient_norm=_gradient_norm(problem))
+    loss = problem.evaluate()
+    report = replace(report, loss=loss, gradient_norm=_gradient_norm(problem, loss))
     resumed = _finished_sections(previous, report)
     report = replace(report, **resumed)
     spent_before = sum((section.cost for section in resumed.values()), Cost())
@@ -81,12 +82,12 @@ def audit(
     return report
 
 
-def _gradient_norm(problem: Problem) -> float:
+def _gradient_norm(problem: Problem, loss: float) -> float:
     norm = float(torch.linalg.vector_norm(problem.gradient().double()))
     if not math.isfinite(norm):
         raise MeasurementError(
             f"the gradient of the loss has norm {norm}, expected a finite number, although the loss is "
-            f"{problem.loss_value:g}: look for sqrt, norm, log or division at 0 in the model or the loss"
+            f"{loss:g}: look for sqrt, norm, log or division at 0 in the model or the loss"
         )
     return norm
 

@@ -12,6 +12,7 @@ from hessdiag.curvature.dense import dense_hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.trace import ROUNDINGS
 from hessdiag.problem import Problem
 from hessdiag.results import CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
 from hessdiag.spec.schema import AuditSpec
@@ -24,7 +25,6 @@ _PYHESSIAN_ITERATIONS = 100
 _PYHESSIAN_PROBES = 50
 _RELATIVE_TOLERANCE = 0.01
 _STANDARD_ERRORS = 4.0
-_ROUNDINGS = 2.5  # of the vectors' dtype, as in the trace's own interval
 
 
 def crosscheck(
@@ -82,7 +82,7 @@ class _Ours:
 
     def __init__(self, problem: Problem, found: EigenvaluesResult, estimate: TraceResult) -> None:
         self.trace = estimate
-        self.rounding = _ROUNDINGS * torch.finfo(problem.dtype).eps * abs(estimate.value)
+        self.rounding = ROUNDINGS * torch.finfo(problem.dtype).eps * abs(estimate.value)
         self.largest = found.largest[0].value
         self.smallest = found.smallest[0].value if found.smallest else None
         ends = [self.largest] if self.smallest is None else [self.largest, self.smallest]
