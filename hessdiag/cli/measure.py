@@ -74,10 +74,12 @@ def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
 
 def _loaded(request: Request, spec: Spec) -> Problem:
     """What the spec names; a fault that shows only now gets its place in the spec."""
-    from hessdiag.loading import load_problem
+    from hessdiag.loading import Reading, load_problem
 
+    common = request.common
+    reading = Reading(trust=common.trust_checkpoint, allowed_globals=tuple(common.allow_global or ()))
     try:
-        return load_problem(spec, device=request.common.device, dtype=request.common.dtype)
+        return load_problem(spec, device=common.device, dtype=common.dtype, reading=reading)
     except UsageError as error:
         if error.key is None:
             raise

@@ -23,7 +23,12 @@ def measuring(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(Common, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     target = inspect.Parameter(
-        "target", keyword, annotation=Annotated[Path, typer.Argument(metavar="TARGET", help="A spec (audit.yaml).")]
+        "target",
+        keyword,
+        annotation=Annotated[
+            Path,
+            typer.Argument(metavar="TARGET", help="A spec (audit.yaml), a trained run, or a checkpoint with --data."),
+        ],
     )
     common = [inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name]) for f in fields(Common)]
     parameters = [target, *(p.replace(kind=keyword) for p in own), *common]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hessdiag.errors import Diagnostic, SpecError, UsageError
+from hessdiag.spec.names import Weights
 
 if TYPE_CHECKING:
     from hessdiag.spec import Spec
+    from hessdiag.spec.targets import Target
 
 __all__ = ["Common", "Request"]
 
@@ -34,6 +36,23 @@ class Common:
     checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to load instead of the spec's.")] = (
         None
     )
+    weights: Annotated[
+        Weights | None, typer.Option(help="The weights as trained, or their moving average. (default: spec, model)")
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(metavar="FACTORY", help="What builds the model of a checkpoint, as model.py:build.")
+    ] = None
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The data for a checkpoint: YAML, as under `data:` of a spec.")
+    ] = None
+    loss: Annotated[str | None, typer.Option(metavar="NAME", help="The loss of a checkpoint.")] = None
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Load a checkpoint that is a program: it may run anything.")
+    ] = False
+    allow_global: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let the checkpoint's pickle call this name; repeatable."),
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of all random probes; never changes H.")] = 0
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[Dtype | None, typer.Option(help="Measure in this precision. (default: as the model is built)")] = (
@@ -73,11 +92,17 @@ class Request:
         from hessdiag.spec import load_spec
 
         try:
-            spec = load_spec(self.target, self.overrides())
+            spec = load_spec(self._target(), self.overrides())
         except SpecError as error:
             raise SpecError([replace(d, file=self._as_typed(d.file)) for d in error.diagnostics]) from None
         self._refuse_overwriting(spec)
         return spec
+
+    def _target(self) -> Target:
+        from hessdiag.spec.targets import find_target
+
+        common = self.common
+        return find_target(self.target, model=common.model, data=common.data, loss=common.loss)
 
     def overrides(self) -> list[str]:
         """``KEY.PATH=VALUE`` texts for the spec; the options of their own name come last and win."""
@@ -85,15 +110,11 @@ class Request:
 
     def fault(self, key: str, message: str) -> SpecError:
         """Complain about a key of the spec, at its place: file, line and column, or the option that set it."""
-        from hessdiag.spec.compose import compose
-        from hessdiag.spec.files import read_spec
-        from hessdiag.spec.overrides import apply_override
+        from hessdiag.spec.parse import spec_tree
 
-        node, _ = compose(read_spec(self.target), str(self.target))
+        node, _ = spec_tree(self._target(), self.overrides())
         place = None
         if node is not None:
-            for text in self.overrides():
-                apply_override(node, text)
             place = node.place
             for step in key.split("."):
                 node = node.child(step)
@@ -109,6 +130,7 @@ class Request:
         checkpoint = self.common.checkpoint
         values = {
             "model__checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
+            "model__weights": self.common.weights,
             "data__batch_size": self.common.batch_size,
             "data__max_examples": self.common.max_examples,
         } | self.own
@@ -125,9 +147,7 @@ class Request:
 
     def _refuse_overwriting(self, spec: Spec) -> None:
         out = self.out.absolute()
-        named = [self.target, spec.resolve(spec.data.path)]
-        if spec.model.checkpoint is not None:
-            named.append(spec.resolve(spec.model.checkpoint))
+        named = [self.target, *spec.files()]
         for path in named:
             if out.exists() and path.exists() and out.samefile(path):
                 raise UsageError(f"--out {self.out}: would overwrite what is measured: name another file")

@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from hessdiag.errors import UsageError
-from hessdiag.loading.checkpoints import load_checkpoint
+from hessdiag.loading.checkpoints import Reading
 from hessdiag.loading.datasets import load_data
-from hessdiag.loading.models import build_model
+from hessdiag.loading.models import load_model
 from hessdiag.loading.references import call_reference, import_reference
 from hessdiag.losses import LOSSES, Loss
 from hessdiag.memory import memory_errors_explained
 from hessdiag.problem import Problem
 from hessdiag.spec import Spec, load_spec
+from hessdiag.spec.targets import find_target
 
 __all__ = ["load", "load_problem"]
 
@@ -25,19 +26,30 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 def load(
-    path: str | Path,
+    target: str | Path,
     *,
+    model: str | None = None,
+    data: str | Path | None = None,
+    loss: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
     dtype: str | None = None,
+    trust_checkpoint: bool = False,
+    allow_globals: Sequence[str] = (),
 ) -> Problem:
-    """Read a spec and load what it names.
+    """Read a spec and load what it names; or load a checkpoint with the data that a file describes.
 
     Args:
-        path: the spec, a YAML file.
+        target: a spec (a YAML file), a folder that ``hessdiag nso train`` wrote, or, with ``data``, a checkpoint.
+        model: of a checkpoint, what builds its network: ``file.py:name`` or ``package.module.Name``.
+        data: of a checkpoint, a YAML file with what stands under ``data:`` in a spec.
+        loss: of a checkpoint, the loss's name.
         overrides: texts ``KEY.PATH=VALUE`` as for ``--set``; they beat the spec.
         device: ``auto`` (a CUDA device where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         dtype: ``float32``, ``float64`` or ``bfloat16``; default: as the factory builds the model.
+        trust_checkpoint: load checkpoints that are programs (whole pickled modules, TorchScript, ...): they may run
+            anything.
+        allow_globals: dotted names that a checkpoint's pickle may call.
 
     Returns:
         The problem, loss evaluated and checked.
@@ -48,19 +60,23 @@ def load(
         DataError: the data cannot be read, are empty, or do not fit.
         MeasurementError: see :class:`hessdiag.Problem`.
     """
-    return load_problem(load_spec(Path(path), overrides), device=device, dtype=dtype)
+    found = find_target(Path(target), model=model, data=None if data is None else Path(data), loss=loss)
+    return load_problem(
+        load_spec(found, overrides),
+        device=device,
+        dtype=dtype,
+        reading=Reading(trust=trust_checkpoint, allowed_globals=tuple(allow_globals)),
+    )
 
 
-def load_problem(spec: Spec, *, device: str = "auto", dtype: str | None = None) -> Problem:
+def load_problem(
+    spec: Spec, *, device: str = "auto", dtype: str | None = None, reading: Reading | None = None
+) -> Problem:
     """Load what a spec names; see :func:`load`."""
     place = _device(device)
     kind = None if dtype is None else _dtype(dtype)
     with memory_errors_explained():
-        model = build_model(spec.model, spec.resolve)
-        checkpoint = None
-        if spec.model.checkpoint is not None:
-            shown = spec.model.checkpoint
-            checkpoint = load_checkpoint(model, spec.resolve(shown), shown)
+        model, checkpoint = load_model(spec.model, spec.resolve, reading or Reading())
         model = model.to(place, kind)
         return Problem(
             model,

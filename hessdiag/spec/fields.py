@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 __all__ = [
     "AnyWhole",
+    "Finite",
     "Fraction",
     "Globs",
     "NonNegative",
@@ -23,7 +24,6 @@ __all__ = [
     "Whole2",
     "Whole16",
     "alternatives",
-    "chosen_by",
     "expected",
     "expecting",
     "one_of",
@@ -70,29 +70,12 @@ def one_of(literal: Any) -> WrapValidator:
     return expecting(alternatives(names), names)
 
 
-def chosen_by(key: str, literal: Any, field: str) -> BeforeValidator:
-    """Refuse a mapping whose ``key`` names no known kind, before the keys of some other kind are held against it.
-
-    Args:
-        key: the key that names the kind, such as ``format``.
-        literal: the ``Literal`` of the kinds.
-        field: the top-level field that holds the mapping, for the fault's place.
-    """
-    names = get_args(literal)
-
-    def check(value: Any) -> Any:
-        if isinstance(value, dict) and key in value and value[key] not in names:
-            raise expected(alternatives(names), names=names, at=(field, key))
-        return value
-
-    return BeforeValidator(check)
-
-
 AnyWhole = Annotated[int, expecting("a whole number")]
 Whole0 = Annotated[int, Field(ge=0), expecting("a whole number of at least 0")]
 Whole1 = Annotated[int, Field(ge=1), expecting("a whole number of at least 1")]
 Whole2 = Annotated[int, Field(ge=2), expecting("a whole number of at least 2")]
 Whole16 = Annotated[int, Field(ge=16), expecting("a whole number of at least 16")]
+Finite = Annotated[float, Field(allow_inf_nan=False), expecting("a finite number")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), expecting("a finite number greater than 0")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), expecting("a finite number of at least 0")]
 Fraction = Annotated[float, Field(ge=0, lt=1), expecting("a number from 0 to below 1")]

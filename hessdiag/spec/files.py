@@ -13,6 +13,17 @@ from hessdiag.spec.tree import Node, dotted
 __all__ = ["missing_files", "read_spec"]
 
 _CHECKPOINTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}
+_EITHER = ("file", "folder")
+_ALLOWED = {
+    "npz": _EITHER,
+    "idx": ("folder",),
+    "cifar": _EITHER,
+    "imagefolder": ("folder",),
+    "parquet": _EITHER,
+    "hf": _EITHER,
+    "tudataset": ("folder",),
+}
+"""By format of the data, what its path may lead to; a file where nothing is said."""
 _MOST_BYTES = 4 * 2**20
 
 
@@ -58,20 +69,28 @@ def missing_files(root: Node, folder: Path) -> list[Diagnostic]:
     """Complain about every file that the spec names and that is not there, whatever else is wrong with it."""
     faults = []
     for path, node, name in _named_files(root):
-        if complaint := _complaint(name, folder, folder_allowed=path == ("model", "checkpoint")):
+        if complaint := _complaint(name, folder, _allowed(root, path)):
             faults.append(node.place.fault(f"{dotted(path)}: {complaint}"))
     return faults
 
 
 def _named_files(root: Node) -> Iterator[tuple[tuple[str, ...], Node, str]]:
-    for path in (("model", "checkpoint"), ("data", "path")):
+    python = _format(root) == "python"
+    sources = [("model", "class_path"), ("loss",), ("loss", "name"), *([("data", "path")] if python else [])]
+    paths = [("model", "checkpoint"), ("model", "base"), ("data", "tokenizer"), *([] if python else [("data", "path")])]
+    for path in paths:
         node = root.find(*path)
         if node is not None and isinstance(node.value, str) and node.value:
             yield path, node, node.value
-    for place in (("model", "class_path"), ("loss",), ("loss", "name")):
-        node = root.find(*place)
+    for source in sources:
+        node = root.find(*source)
         if node is not None and (file := _source_file(node.value)):
-            yield place, node, file
+            yield source, node, file
+
+
+def _format(root: Node) -> str | None:
+    node = root.find("data", "format")
+    return node.value if node is not None and isinstance(node.value, str) else None
 
 
 def _source_file(value: Any) -> str | None:
@@ -79,16 +98,27 @@ def _source_file(value: Any) -> str | None:
     return reference[0] if reference else None
 
 
-def _complaint(name: str, folder: Path, *, folder_allowed: bool) -> str | None:
+def _allowed(root: Node, path: tuple[str, ...]) -> tuple[str, ...]:
+    """What a name may lead to: "file", "folder"."""
+    if path in (("model", "base"), ("data", "tokenizer")):
+        return ("folder",)
+    if path == ("model", "checkpoint"):
+        return ("file", "folder")
+    return _ALLOWED.get(_format(root) or "", ("file",)) if path == ("data", "path") else ("file",)
+
+
+def _complaint(name: str, folder: Path, allowed: tuple[str, ...]) -> str | None:
     try:
         path = folder / Path(name).expanduser()
-        if path.is_file() or (folder_allowed and path.is_dir()):
+        if (path.is_file() and "file" in allowed) or (path.is_dir() and "folder" in allowed):
             return None
         if path.is_dir():
             return f"found the folder {name!r}, expected a file"
+        if path.exists():
+            return f"found the file {name!r}, expected a folder"
         looked = "" if Path(name).is_absolute() else f" (looked in {path.parent if name[0] == '~' else folder})"
-        return f"no such file: {name!r}{looked}"
+        return f"no such {allowed[0]}: {name!r}{looked}"
     except RuntimeError as error:  # "~somebody"
         return f"no such file: {name!r} ({error})"
-    except OSError as error:
-        return f"{name!r} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:
+        return f"{name!r} cannot be read: {getattr(error, 'strerror', error)}"

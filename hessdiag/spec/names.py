@@ -6,16 +6,33 @@ from typing import Literal
 
 __all__ = [
     "DEFAULT_SIGMAS",
+    "Adapter",
     "DataFormat",
     "Distribution",
     "EigenvalueMethod",
     "GapEstimator",
     "LossName",
     "TraceMethod",
+    "Weights",
 ]
 
-DataFormat = Literal["npz"]
+DataFormat = Literal[
+    "npz",
+    "safetensors",
+    "idx",
+    "cifar",
+    "imagefolder",
+    "csv",
+    "parquet",
+    "jsonl",
+    "hf",
+    "sklearn",
+    "tudataset",
+    "python",
+]
 LossName = Literal["cross_entropy", "mse", "bce_with_logits", "nll", "causal_lm", "model"]
+Adapter = Literal["only", "merged"]
+Weights = Literal["model", "ema"]
 EigenvalueMethod = Literal["lanczos", "power"]
 TraceMethod = Literal["auto", "hutchinson"]
 GapEstimator = Literal["two-sided", "one-sided"]

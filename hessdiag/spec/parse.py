@@ -8,58 +8,58 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hessdiag.errors import Diagnostic, SpecError
-from hessdiag.spec.compose import compose
 from hessdiag.spec.faults import diagnose
-from hessdiag.spec.files import missing_files, read_spec
+from hessdiag.spec.files import missing_files
 from hessdiag.spec.overrides import apply_override
-from hessdiag.spec.scalars import show
 from hessdiag.spec.schema import Spec
-from hessdiag.spec.tree import BROKEN, Node
+from hessdiag.spec.targets import Target, find_target, put_default_loss
+from hessdiag.spec.tree import Node
 
-__all__ = ["load_spec"]
+__all__ = ["load_spec", "spec_tree"]
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
+def load_spec(target: Path | Target, overrides: Sequence[str] = ()) -> Spec:
     """Read a spec, put the overrides over it, check it, and check that the files it names exist.
 
     Args:
-        path: the YAML file, as the user gave it; messages show it so.
+        target: the YAML file, as the user gave it (messages show it so), or another target.
         overrides: texts ``KEY.PATH=VALUE``, of which later ones win; a relative file name in a VALUE starts from
             the spec's folder, as in the spec.
 
     Returns:
-        The spec; its ``folder`` is that of ``path``.
+        The spec; its ``folder`` is that of the file.
 
     Raises:
         SpecError: the spec or an override is wrong; holds all faults, by line, those of overrides last.
-        UsageError: ``path`` itself is missing or is not text.
+        UsageError: the file itself is missing or is not text.
     """
-    path = Path(path)
-    root, faults = compose(read_spec(path), str(path))
-    if root is None or not isinstance(root.value, dict):
-        raise SpecError(faults + ([_not_a_mapping(root)] if root and root.value is not BROKEN else []))
-    faults += _resolve_alias(root)
-    for text in overrides:
-        faults += apply_override(root, text)
-    faults += _resolve_alias(root)
-    folder = path.absolute().parent
+    target = target if isinstance(target, Target) else find_target(Path(target))
+    root, faults = spec_tree(target, overrides)
+    if root is None:
+        raise SpecError(faults)
     spec = None
     try:
         spec = Spec.model_validate(root.plain())
     except ValidationError as error:
         faults += diagnose(error, root)
-    faults += missing_files(root, folder)
+    faults += missing_files(root, target.folder)
     if faults or spec is None:
         raise SpecError(sorted(faults, key=_by_line))
-    spec._folder = folder
+    spec._folder = target.folder
     return spec
 
 
-def _not_a_mapping(root: Node) -> Diagnostic:
-    expected = "expected a mapping with the keys model and data"
-    if root.value is None:  # after comments, PyYAML's place is the end of the file
-        return Diagnostic(root.place.file, 1, 1, f"found an empty file; {expected}")
-    return root.place.fault(f"found {show(root.plain())} at the top; {expected}")
+def spec_tree(target: Target, overrides: Sequence[str]) -> tuple[Node | None, list[Diagnostic]]:
+    """The tree of a target with the overrides over it, and the faults on the way; None where there is no tree."""
+    root, faults = target.tree()
+    if root is None:
+        return None, faults
+    faults += _resolve_alias(root)
+    for text in overrides:
+        faults += apply_override(root, text)
+    faults += _resolve_alias(root)
+    put_default_loss(root, target.folder)
+    return root, faults
 
 
 def _resolve_alias(root: Node) -> list[Diagnostic]:

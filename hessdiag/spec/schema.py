@@ -8,29 +8,18 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
-    Tag,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from hessdiag.spec.audit import AuditSpec, DensitySpec, EigenvaluesSpec, GapSpec, TraceSpec
-from hessdiag.spec.fields import (
-    Globs,
-    OptionalText,
-    StrictModel,
-    Text,
-    Whole0,
-    Whole1,
-    chosen_by,
-    expected,
-    one_of,
-)
+from hessdiag.spec.data import DataSpec
+from hessdiag.spec.fields import Globs, OptionalText, StrictModel, Text, expected, one_of
 from hessdiag.spec.losses import CrossEntropySpec, LossSpec
-from hessdiag.spec.names import DataFormat
+from hessdiag.spec.names import Adapter, Weights
 from hessdiag.spec.references import is_dotted_name, split_reference
 
 __all__ = [
@@ -41,7 +30,6 @@ __all__ = [
     "GapSpec",
     "LossSpec",
     "ModelSpec",
-    "NpzData",
     "ParametersSpec",
     "Spec",
     "TraceSpec",
@@ -57,13 +45,21 @@ def _class_path(text: str) -> str:
 
 def _with_alias(schema: dict[str, Any]) -> None:
     """Describe ``_target_``, which the parser turns into ``class_path`` before the model sees it."""
-    schema["properties"]["_target_"] = {
-        **schema["properties"]["class_path"],
+    properties = schema["properties"]
+    text = next(kind for kind in properties["class_path"].pop("anyOf") if kind["type"] != "null")
+    properties["class_path"] |= text
+    properties["class_path"].pop("default")
+    properties["_target_"] = {
+        **properties["class_path"],
         "description": "Another name for class_path.",
         "title": "Target",
     }
-    schema["required"].remove("class_path")
-    schema["oneOf"] = [{"required": ["class_path"]}, {"required": ["_target_"]}]
+    itself = {"required": ["checkpoint"], "properties": {"checkpoint": {"not": {"pattern": r"\.safetensors$"}}}}
+    neither = {"not": {"anyOf": [{"required": ["class_path"]}, {"required": ["_target_"]}]}}
+    schema["oneOf"] = [{"required": ["class_path"]}, {"required": ["_target_"]}, {"allOf": [itself, neither]}]
+
+
+_CLASS_PATH = 'what builds the model: "file.py:name" beside the spec, or "package.module.Name"'
 
 
 class ModelSpec(StrictModel):
@@ -71,54 +67,38 @@ class ModelSpec(StrictModel):
 
     model_config = ConfigDict(json_schema_extra=_with_alias)
 
-    class_path: Annotated[Text, AfterValidator(_class_path)] = Field(
-        description='What builds the model: "file.py:name" beside the spec, or "package.module.Name".'
+    # Before class_path, whose validator looks at it.
+    checkpoint: OptionalText = Field(
+        default=None,
+        description="The file or folder with the weights, relative to the spec's folder; omitted: as built.",
+    )
+    class_path: Annotated[Text, AfterValidator(_class_path)] | None = Field(
+        default=None,
+        validate_default=True,
+        description=f"W{_CLASS_PATH[1:]}; omitted: the checkpoint says it, as a Hugging Face folder does.",
     )
     init_args: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
-    checkpoint: OptionalText = Field(
-        default=None, description="The file with the weights, relative to the spec's folder; omitted: as built."
+    weights: Annotated[Weights, one_of(Weights)] = Field(
+        default="model", description="Which of the checkpoint's weights: those trained, or their moving average."
+    )
+    adapter: Annotated[Adapter, one_of(Adapter)] = Field(
+        default="only",
+        description="Of an adapter: its weights alone, or all weights with the adapter merged into them.",
+    )
+    base: OptionalText = Field(
+        default=None, description="Of an adapter: the folder of its base model; omitted: as the adapter names it."
     )
 
-
-def _kind_of_inputs(value: Any) -> str | None:
-    kinds: dict[type, str] = {str: "<name>", list: "<names>", tuple: "<names>", dict: "<mapping>"}
-    return kinds.get(type(value))
-
-
-_INPUTS = "an array name, a list of them, or a mapping from argument to array name"
-
-Inputs = Annotated[
-    Annotated[Text, Tag("<name>")]
-    | Annotated[tuple[Text, ...], Field(strict=False, min_length=1), Tag("<names>")]
-    | Annotated[dict[str, Text], Field(min_length=1), Tag("<mapping>")],
-    Discriminator(
-        _kind_of_inputs,
-        custom_error_type="expected",
-        custom_error_message="expected {phrase}",
-        custom_error_context={"phrase": _INPUTS},
-    ),
-]
-
-
-class NpzData(StrictModel):
-    """Arrays of a NumPy archive; the first axis counts the examples."""
-
-    format: Annotated[DataFormat, one_of(DataFormat)] = Field(description="The format of the data: npz.")
-    path: Text = Field(description="The file, relative to the spec's folder.")
-    inputs: Inputs = Field(
-        description="An array name, for model(x); a list of them, for model(*x); "
-        "or a mapping from argument to array name, for model(**x)."
-    )
-    targets: OptionalText = Field(
-        default=None, description="The array of targets; may be omitted only where the loss is `model`."
-    )
-    max_examples: Annotated[Whole1 | None, Field(description="A random subset; omitted: all.")] = None
-    seed: Whole0 = Field(default=0, description="Chooses the subset; independent of --seed.")
-    batch_size: Whole1 = Field(default=256, description="Examples in a batch; the results do not depend on it.")
-
-
-# A further format stands here as `NpzData | CsvData`, with Field(discriminator="format") before chosen_by.
-DataSpec = Annotated[NpzData, chosen_by("format", DataFormat, "data")]
+    @field_validator("class_path")
+    @classmethod
+    def _built_by_something(cls, class_path: str | None, info: ValidationInfo) -> str | None:
+        """Ask for a factory, unless there is a checkpoint that may hold an architecture too."""
+        checkpoint = info.data.get("checkpoint", "")  # a faulty one is told by itself
+        if class_path is None and (checkpoint is None or checkpoint.lower().endswith(".safetensors")):
+            raise PydanticCustomError(
+                "missing", "expected {phrase}", {"phrase": _CLASS_PATH, "at": ("model", "class_path")}
+            )
+        return class_path
 
 
 class ParametersSpec(StrictModel):
@@ -158,6 +138,11 @@ class Spec(StrictModel):
         """
         return self._folder / Path(name).expanduser()
 
+    def files(self) -> list[Path]:
+        """The files and folders that are measured: the checkpoint and the data."""
+        named = (self.model.checkpoint, getattr(self.data, "path", None))
+        return [self.resolve(name) for name in named if name is not None]
+
     @field_validator("loss")
     @classmethod
     def _targets_for_loss(cls, loss: LossSpec, info: ValidationInfo) -> LossSpec:
@@ -166,8 +151,8 @@ class Spec(StrictModel):
         A validator of this field rather than of the whole, so that faults elsewhere do not hide it.
         """
         data = info.data.get("data")
-        if data is not None and data.targets is None and loss.name != "model":
-            phrase = f"the name of the array that the loss {loss.name} compares outputs with"
+        if data is not None and data.lacks_targets_for(loss.name):
+            phrase = f"the name of what the loss {loss.name} compares outputs with"
             raise PydanticCustomError("missing", "expected {phrase}", {"phrase": phrase, "at": ("data", "targets")})
         return loss
 

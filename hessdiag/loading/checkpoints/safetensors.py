@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 
-__all__ = ["read", "recognises"]
+__all__ = ["FORMAT"]
 
 
-def recognises(head: bytes) -> bool:
+def _recognises(glimpse: Glimpse) -> bool:
     """Eight bytes of length, then a JSON object."""
-    return len(head) > 8 and head[8:9] == b"{"
+    return glimpse.head[8:9] == b"{"
 
 
-def read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path, reading: Reading) -> Contents:
     """The tensors by name, memory-mapped.
 
     Raises:
         CheckpointError: the file is damaged.
     """
     try:
-        tensors: Mapping[str, Tensor] = load_file(path)
+        return Contents(load_file(path))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"damaged safetensors file of {path.stat().st_size} bytes ({error}): it was cut short or overwritten, "
             "copy or save it again"
         ) from error
-    return tensors
+
+
+FORMAT = Format("safetensors", _recognises, _read)

@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.memory import out_of_memory
 
-__all__ = ["read", "recognises"]
+__all__ = ["FORMAT"]
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"  # the first byte of every pickle since protocol 2: torch's format before 1.6
 
 
-def recognises(head: bytes) -> bool:
+def _recognises(glimpse: Glimpse) -> bool:
     """A zip archive, or a bare pickle."""
-    return head.startswith((_ZIP, _PICKLE))
+    return glimpse.head.startswith((_ZIP, _PICKLE))
 
 
-def read(path: Path) -> Mapping[str, Tensor]:
+def _read(path: Path, reading: Reading) -> Contents:
     """The tensors by name, memory-mapped where the file allows.
 
     Raises:
@@ -52,7 +53,7 @@ def read(path: Path) -> Mapping[str, Tensor]:
             f"damaged torch file of {path.stat().st_size} bytes ({first_sentence}): it was cut short or overwritten, "
             "copy or save it again"
         ) from error
-    return _tensors(content)
+    return Contents(_tensors(content))
 
 
 def _check_archive(path: Path) -> None:
@@ -111,3 +112,6 @@ def _tensors(content: object) -> Mapping[str, Tensor]:
             "expected a state dict: save the inner state dict alone"
         )
     return {str(name): item for name, item in content.items()}
+
+
+FORMAT = Format("state_dict", _recognises, _read)

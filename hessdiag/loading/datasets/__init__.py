@@ -6,20 +6,41 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets import npz
+from hessdiag.loading.datasets.examples import Batches, Examples, choose_subset
 from hessdiag.spec.schema import DataSpec
 
 __all__ = ["FORMATS", "load_data"]
 
-FORMATS: dict[str, Callable[[DataSpec, Callable[[str], Path]], Iterable[Any]]] = {
+Resolve = Callable[[str], Path]
+
+FORMATS: dict[str, Callable[[Any, Resolve], Examples | Iterable[Any]]] = {
     "npz": npz.read,
 }
+"""By format, what opens the data: examples by number, or batches as a user's function makes them."""
 
 
-def load_data(spec: DataSpec, resolve: Callable[[str], Path]) -> Iterable[Any]:
+def load_data(spec: DataSpec, resolve: Resolve) -> Iterable[Any]:
     """Open the data of a spec.
+
+    Returns:
+        A re-iterable of batches, the same ones in the same order on every pass.
 
     Raises:
         DataError: the data cannot be read, or are empty.
+        UsageError: they lack what the spec names.
+        MissingExtraError: a package that the format needs is not installed.
     """
-    return FORMATS[spec.format](spec, resolve)
+    data = FORMATS[spec.format](spec, resolve)
+    if not isinstance(data, Examples):
+        if spec.max_examples is not None:
+            raise UsageError(
+                "found with a function that returns batches, of which no subset can be taken, expected none: "
+                "let the function return a Dataset, or take the subset itself",
+                "data.max_examples",
+            )
+        return data
+    if len(data) == 0:
+        raise DataError(f"data: {getattr(spec, 'path', spec.format)} holds no examples, expected at least one")
+    return Batches(data, choose_subset(len(data), spec.max_examples, spec.seed), spec.batch_size)

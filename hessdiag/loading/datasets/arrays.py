@@ -1,57 +1,48 @@
-"""Arrays in memory as batches: a slice of every array at a time, in order."""
+"""Arrays, in memory or mapped into it, as examples: a slice of every array at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hessdiag.errors import DataError
+from hessdiag.loading.datasets.examples import Rows
 
-__all__ = ["ArrayBatches", "Inputs", "choose_subset"]
+__all__ = ["ArrayExamples", "Inputs"]
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
-class ArrayBatches:
-    """A re-iterable of ``(inputs, targets)``, never shuffled.
+class ArrayExamples:
+    """Examples of arrays whose first axis counts them.
 
     Args:
         inputs: a tensor, a tuple or a dict of tensors, the first axis counting examples.
         targets: a tensor, or None where the model computes its own loss.
-        batch_size: examples in a batch; the last one may have fewer.
+
+    Raises:
+        DataError: a single number, or arrays of several lengths.
     """
 
-    def __init__(self, inputs: Inputs, targets: Tensor | None, batch_size: int) -> None:
-        self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
-        self.examples = _common_length({**_named(inputs), **({} if targets is None else {"targets": targets})})
+    def __init__(self, inputs: Inputs, targets: Tensor | None) -> None:
+        self.inputs, self.targets = inputs, targets
+        self._length = _common_length({**_named(inputs), **({} if targets is None else {"targets": targets})})
 
-    def __iter__(self) -> Iterator[tuple[Any, Tensor | None]]:
-        for start in range(0, self.examples, self.batch_size):
-            yield self._rows(slice(start, start + self.batch_size))
+    def __len__(self) -> int:
+        return self._length
 
-    def subset(self, rows: Tensor) -> ArrayBatches:
-        """The examples ``rows`` alone."""
-        return ArrayBatches(*self._rows(rows), self.batch_size)
-
-    def _rows(self, rows: slice | Tensor) -> tuple[Any, Tensor | None]:
-        targets = None if self.targets is None else self.targets[rows]
+    def batch(self, rows: Rows) -> tuple[Any, Tensor | None]:
+        """The rows of every array."""
+        consecutive = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
+        chosen = slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else torch.from_numpy(rows)
+        targets = None if self.targets is None else self.targets[chosen]
         if isinstance(self.inputs, dict):
-            return {name: array[rows] for name, array in self.inputs.items()}, targets
+            return {name: array[chosen] for name, array in self.inputs.items()}, targets
         if isinstance(self.inputs, tuple):
-            return tuple(array[rows] for array in self.inputs), targets
-        return self.inputs[rows], targets
-
-
-def choose_subset(examples: int, wanted: int | None, seed: int) -> Tensor | None:
-    """Row numbers of a random subset in ascending order, or None for all."""
-    if wanted is None or wanted >= examples:
-        return None
-    rows = np.random.default_rng(seed).choice(examples, wanted, replace=False)
-    return torch.from_numpy(np.sort(rows))
+            return tuple(array[chosen] for array in self.inputs), targets
+        return self.inputs[chosen], targets
 
 
 def _named(inputs: Inputs) -> dict[str, Tensor]:

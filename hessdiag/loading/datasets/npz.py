@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets.arrays import ArrayBatches, Inputs, choose_subset
-from hessdiag.spec.schema import NpzData
+from hessdiag.loading.datasets.arrays import ArrayExamples, Inputs
+from hessdiag.spec.data import NpzData
 
 __all__ = ["read"]
 
 
-def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
-    """The arrays that the spec names, as batches.
+def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayExamples:
+    """The arrays that the spec names, as examples.
 
     Raises:
         DataError: damaged, empty, of Python objects, or of another length.
@@ -40,11 +40,7 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayBatches:
             f"data.path: {spec.path} is not a readable .npz archive ({error}): it was cut short, overwritten, or is of "
             "another format: copy it again, or save it by np.savez"
         ) from None
-    whole = ArrayBatches(chosen, targets, spec.batch_size)
-    if whole.examples == 0:
-        raise DataError(f"data.path: the arrays of {spec.path} are empty, expected at least one example")
-    rows = choose_subset(whole.examples, spec.max_examples, spec.seed)
-    return whole if rows is None else whole.subset(rows)
+    return ArrayExamples(chosen, targets)
 
 
 def _choose(spec: NpzData, arrays: _Arrays) -> tuple[Inputs, Tensor | None]:

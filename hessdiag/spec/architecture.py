@@ -1,0 +1,33 @@
+"""What a Hugging Face folder says of its model, read without transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["default_loss"]
+
+_MOST_BYTES = 2**24
+_PROBLEMS = {"regression": "mse", "multi_label_classification": "bce_with_logits"}
+
+
+def default_loss(folder: Path) -> str | None:
+    """The loss that the architecture in ``config.json`` was made for; None where it does not say."""
+    config = _config(folder)
+    if config is None:
+        return None
+    names = config.get("architectures")
+    architecture = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal_lm"
+    return _PROBLEMS.get(str(config.get("problem_type")))
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    try:
+        with (folder / "config.json").open("rb") as file:
+            content = json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,62 @@
+"""Images: MNIST's and CIFAR's own files, and folders of pictures by class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hessdiag.spec.data.common import CommonData
+from hessdiag.spec.fields import Finite, OptionalText, Positive, StrictModel, Text, Whole1, one_of
+
+__all__ = ["CifarData", "IdxData", "ImageFolderData", "Transform"]
+
+Means = Annotated[tuple[Finite, ...], Field(strict=False, min_length=1)]
+Deviations = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+Side = Annotated[Literal["train", "test"], one_of(Literal["train", "test"])]
+
+
+class _Normalised(CommonData):
+    """Pixels from 0 to 1, less ``mean``, over ``std``, by channel."""
+
+    path: Text = Field(description="The folder or archive, relative to the spec's folder.")
+    mean: Means | None = Field(default=None, description="Taken from the pixels (0 to 1), one for each channel.")
+    std: Deviations | None = Field(default=None, description="The pixels are divided by it, one for each channel.")
+
+
+class IdxData(_Normalised):
+    """MNIST's own files, gzipped or not: images (1, H, W)."""
+
+    format: Literal["idx"] = Field(description="IDX files, as MNIST's.")
+    path: Text = Field(description="The folder with the files, relative to the spec's folder.")
+    split: Side = Field(default="test", description="train (train-*) or test (t10k-*).")
+    inputs: OptionalText = Field(default=None, description="The file of images in it; omitted: by the split.")
+    targets: OptionalText = Field(default=None, description="The file of labels in it; omitted: by the split.")
+
+
+class CifarData(_Normalised):
+    """CIFAR-10 or CIFAR-100, binary or python version, archive or folder: images (3, 32, 32)."""
+
+    format: Literal["cifar"] = Field(description="CIFAR's own files.")
+    split: Side = Field(default="test", description="train or test.")
+    labels: Annotated[Literal["fine", "coarse"], one_of(Literal["fine", "coarse"])] = Field(
+        default="fine", description="Of CIFAR-100: the 100 classes, or the 20 superclasses."
+    )
+
+
+class Transform(StrictModel):
+    """What becomes of a picture: its shorter side resized, the centre cut out, normalised by channel."""
+
+    resize: Whole1 | None = Field(default=None, description="The length of the shorter side, in pixels.")
+    crop: Whole1 | None = Field(default=None, description="The side of the square that is cut out of the centre.")
+    mean: Means | None = Field(default=None, description="Taken from the pixels (0 to 1), one for each channel.")
+    std: Deviations | None = Field(default=None, description="The pixels are divided by it, one for each channel.")
+
+
+class ImageFolderData(CommonData):
+    """Pictures in one folder for each class."""
+
+    format: Literal["imagefolder"] = Field(description="Pictures in one folder for each class.")
+    path: Text = Field(description="The folder, relative to the spec's folder.")
+    split: OptionalText = Field(default=None, description="The folder in it that holds the classes, as `val`.")
+    transform: Transform = Field(default=Transform(), description="What becomes of a picture.")

@@ -1,0 +1,50 @@
+"""Records by field: texts for a tokenizer, or numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hessdiag.spec.data.common import CommonData, Inputs
+from hessdiag.spec.fields import OptionalText, Text, Whole1
+
+__all__ = ["HfData", "JsonlData"]
+
+
+class _RecordsData(CommonData):
+    path: Text = Field(description="The file or folder, relative to the spec's folder.")
+    inputs: Inputs = Field(
+        description="A field name, a list of them (with a tokenizer: a text, or a pair of texts), "
+        "or a mapping from argument to field name."
+    )
+    targets: OptionalText = Field(
+        default=None,
+        description="The field of targets; may be omitted where the loss is `model`, or `causal_lm` of texts.",
+    )
+    classes: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
+        default=None, description="The words of the target field, in their numbers' order."
+    )
+    tokenizer: OptionalText = Field(
+        default=None, description="The folder of a tokenizer, or of a model with one, relative to the spec's folder."
+    )
+    max_length: Whole1 | None = Field(default=None, description="Longer texts are cut there, in tokens.")
+
+    def lacks_targets_for(self, loss: str) -> bool:
+        """Whether the loss needs targets that the spec does not name."""
+        if self.targets is not None or loss == "model":
+            return False
+        return loss != "causal_lm" or self.tokenizer is None
+
+
+class JsonlData(_RecordsData):
+    """One JSON object on each line."""
+
+    format: Literal["jsonl"] = Field(description="One JSON object on each line.")
+
+
+class HfData(_RecordsData):
+    """A Hugging Face dataset on disk: what save_to_disk wrote, or parquet, json or csv files."""
+
+    format: Literal["hf"] = Field(description="A Hugging Face dataset on disk.")
+    split: OptionalText = Field(default=None, description="Which of the dataset's splits, as `validation`.")
