@@ -149,5 +149,13 @@ class Request:
         out = self.out.absolute()
         named = [self.target, *spec.files()]
         for path in named:
-            if out.exists() and path.exists() and out.samefile(path):
+            if out.is_file() and path.exists() and (out.samefile(path) or _in_folder(out, path)):
                 raise UsageError(f"--out {self.out}: would overwrite what is measured: name another file")
+
+
+def _in_folder(out: Path, folder: Path) -> bool:
+    """Whether a file of a folder that is measured is no report of ours, which may lie there too."""
+    if not folder.is_dir() or not out.resolve().is_relative_to(folder.resolve()):
+        return False
+    with out.open("rb") as file:
+        return b"hessdiag/report" not in file.read(100)

@@ -54,7 +54,8 @@ def _with_alias(schema: dict[str, Any]) -> None:
         "description": "Another name for class_path.",
         "title": "Target",
     }
-    itself = {"required": ["checkpoint"], "properties": {"checkpoint": {"not": {"pattern": r"\.safetensors$"}}}}
+    whole = {"description": "A checkpoint that holds its network too.", "not": {"pattern": r"\.safetensors$"}}
+    itself = {"required": ["checkpoint"], "properties": {"checkpoint": whole}}
     neither = {"not": {"anyOf": [{"required": ["class_path"]}, {"required": ["_target_"]}]}}
     schema["oneOf"] = [{"required": ["class_path"]}, {"required": ["_target_"]}, {"allOf": [itself, neither]}]
 

@@ -37,12 +37,21 @@ OPTIONS = {
         2,
         ["--checkpoint ", "nope.pt", "no such file"],
     ),
-    "folder as checkpoint": (["audit", "audit.yaml", "--checkpoint", "."], 3, ["found a folder, expected a file"]),
+    "folder as checkpoint": (
+        ["audit", "audit.yaml", "--checkpoint", "."],
+        3,
+        ["found a folder that is no checkpoint", "name the file"],
+    ),
     "out is a folder": (["audit", "audit.yaml", "--out", "."], 2, ["found a folder, expected a file"]),
     "out under a file": (["audit", "audit.yaml", "--out", "model.py/x.json"], 2, ["model.py/x.json", "not be written"]),
     "out is the spec": (["audit", "audit.yaml", "--out", "audit.yaml"], 2, ["overwrite what is measured"]),
     "out is the checkpoint": (["audit", "audit.yaml", "--out", "weights.safetensors"], 2, ["overwrite what is mea"]),
     "out is the data": (["audit", "audit.yaml", "--out", "./data.npz"], 2, ["overwrite what is measured"]),
+    "out is in a folder that is measured": (
+        ["audit", "audit.yaml", "--checkpoint", ".", "--out", "model.py"],
+        2,
+        ["overwrite what is measured"],
+    ),
     "top 0": (["eigs", "audit.yaml", "--top", "0"], 2, ["--top"]),
     "more than parameters": (
         ["eigs", "audit.yaml", "--top", "3000"],
@@ -151,7 +160,7 @@ def test_code_in_a_checkpoint_does_not_run(folder, run, zipped):
 
 
 DATA = {
-    "empty": ({"x": np.zeros((0, 4), "f"), "y": np.zeros(0, int)}, ["empty", "at least one example"]),
+    "empty": ({"x": np.zeros((0, 4), "f"), "y": np.zeros(0, int)}, ["data.npz holds no examples", "at least one"]),
     "lengths": ({"y": np.zeros(20, int)}, ["inputs 30, targets 20"]),
     "targets too big": ({"y": np.full(30, 3)}, ["found targets from 3 to 3, expected class numbers from 0 to 2"]),
     "targets negative": ({"y": np.full(30, -1)}, ["found targets from -1 to -1"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from spec_texts import BASE, Faults, Load, marked
 
+FORMATS = "npz, safetensors, idx, cifar, imagefolder, csv, parquet, jsonl, hf, sklearn, tudataset or python"
 LOSSES = 'cross_entropy, mse, bce_with_logits, nll, causal_lm or model; or "file.py:name"'
 
 BAD = [
@@ -90,10 +91,10 @@ def test_faults_of_the_model(faults: Faults, text: str, message: str) -> None:
 
 
 BAD_DATA = [
-    ("§{}", "data.format: missing; expected the format of the data: npz"),
-    ("{format: §nzp, path: digits.npz}", "data.format: found 'nzp', expected npz"),
+    ("§{}", "data.format: missing; expected the format of the data: " + FORMATS),
+    ("{format: §nzp, path: digits.npz}", "data.format: found 'nzp', expected " + FORMATS),
     ("{format: npz, path: digits.npz, inputs: §3, targets: y}",
-     "data.inputs: found 3, expected an array name, a list of them, or a mapping from argument to array name"),
+     "data.inputs: found 3, expected a name, a list of them, or a mapping from argument to name"),
     ("{format: npz, path: digits.npz, inputs: {a: §3}, targets: y}",
      "data.inputs.a: found 3, expected text; write it in quotes"),
     ("{format: npz, path: digits.npz, inputs: {mapping: §3}, targets: y}",

@@ -18,7 +18,7 @@ from spec_texts import BASE, Faults, Load, marked
         (BASE.replace("build}", "build, checkpoint: §mlp.pt}"), "model.checkpoint: no such file: 'mlp.pt' (looked in DIR)"),
         (BASE.replace("digits.npz", "§digit.npz"), "data.path: no such file: 'digit.npz' (looked in DIR)"),
         (BASE.replace("digits.npz", "§'/no/such.npz'"), "data.path: no such file: '/no/such.npz'"),
-        (BASE.replace("digits.npz", "§."), "data.path: found the folder '.', expected a file"),
+        (BASE.replace("npz, path: digits.npz", "csv, path: §."), "data.path: found the folder '.', expected a file"),
         (BASE.replace("digits.npz", '§"a\\0b"'), "data.path: no such file: 'a\\x00b' (looked in DIR)"),
         (BASE + "loss: §loss.py:f", "loss: no such file: 'loss.py' (looked in DIR)"),
         (BASE + "loss: {name: §'loss.py:f'}", "loss.name: no such file: 'loss.py' (looked in DIR)"),

@@ -124,7 +124,7 @@ def test_losses(load: Load, text: str, name: str, options: dict[str, object]) ->
 def test_only_the_models_own_loss_does_without_targets(load: Load, faults: Faults) -> None:
     bare = BASE.replace(", targets: y", "")
     assert load(bare + "loss: model").data.targets is None
-    expected = "expected the name of the array that the loss mse compares outputs with"
+    expected = "expected the name of what the loss mse compares outputs with"
     assert faults(bare + "loss: mse") == [(2, 7, f"data.targets: missing; {expected}")]
     null = BASE.replace("targets: y", "targets: null")
     assert faults(null + "loss: mse") == [(2, 59, f"data.targets: found nothing (null); {expected}")]
@@ -176,8 +176,6 @@ paramters: {}
         "DIR/bad.yaml:12:3: data.targets: duplicate key: given twice, on line 11 and line 12; keep one of them",
         "DIR/bad.yaml:13:15: data.batch_size: found '256' (text), expected a whole number of at least 1; "
         "remove the quotes",
-        "DIR/bad.yaml:15:3: model.class_path: missing; expected what builds the model: "
-        '"file.py:name" beside the spec, or "package.module.Name"',
         "DIR/bad.yaml:15:15: model.checkpoint: no such file: 'mlp.safetensor' (looked in DIR)",
         "DIR/bad.yaml:16:23: model.init_args.hidden: unknown tag !!python/object:os.system; "
         "expected a plain value, because a spec holds no objects",

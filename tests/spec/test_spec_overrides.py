@@ -76,7 +76,7 @@ def test_an_override_leaves_what_shares_its_anchor(load: Load) -> None:
         ("data.path=none.npz", "data.path: no such file: 'none.npz' (looked in DIR)"),
         ("loss={label_smoothing: 0.1}", 'loss.name: missing; expected cross_entropy, mse, bce_with_logits, nll, '
          'causal_lm or model; or "file.py:name"'),
-        ("data.targets=", "data.targets: found nothing (null); expected the name of the array that the loss "
+        ("data.targets=", "data.targets: found nothing (null); expected the name of what the loss "
          "cross_entropy compares outputs with"),
     ],
 )  # fmt: skip

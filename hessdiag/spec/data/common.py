@@ -14,7 +14,7 @@ __all__ = ["CommonData", "Inputs", "kind_of_names", "names_expected"]
 class CommonData(StrictModel):
     """A dataset of some ``format``, never shuffled."""
 
-    format: str
+    format: str = Field(description="The format of the data.")
     max_examples: Annotated[Whole1 | None, Field(description="A random subset; omitted: all.")] = None
     seed: Whole0 = Field(default=0, description="Chooses the subset; independent of --seed.")
     batch_size: Whole1 = Field(default=256, description="Examples in a batch; the results do not depend on it.")

@@ -28,8 +28,8 @@ class _TableData(CommonData):
     inputs: Annotated[
         Columns | None,
         Field(
-            description="The columns of features, side by side (N, F) for model(x); or a mapping from argument to a list "
-            "of columns, for model(**x); omitted: all but the targets.",
+            description="The columns of features, side by side (N, F) for model(x); or a mapping from argument to a "
+            "list of columns, for model(**x); omitted: all but the targets.",
         ),
     ] = None
     targets: OptionalText = Field(
