@@ -36,7 +36,8 @@ def read_spec(path: Path) -> str:
     if path.suffix.lower() in _CHECKPOINTS and not path.is_dir():
         missing = "" if path.exists() else "no such file, and "
         raise UsageError(
-            f"{path}: {missing}by its name a checkpoint; expected a spec (YAML), which names it under model.checkpoint"
+            f"{path}: {missing}by its name a checkpoint; expected a spec (YAML), which names it under "
+            "model.checkpoint, or the checkpoint with --data DATA.yaml and --model FACTORY"
         )
     try:
         with path.open("rb") as file:
