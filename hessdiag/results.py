@@ -32,6 +32,7 @@ __all__ = [
     "Report",
     "Target",
     "TraceResult",
+    "plain",
 ]
 
 SCHEMA = "hessdiag/report@1"
@@ -223,7 +224,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report document (schema ``hessdiag/report@1``), ready for ``json.dumps``."""
-        body = _plain(self)
+        body = plain(self)
         measured = {key: value for key, value in body.items() if value is not None}
         if not self.warnings:
             del measured["warnings"]
@@ -244,14 +245,14 @@ class Report:
         return TypeAdapter(cls).validate_python({key: value for key, value in document.items() if key != "schema"})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses to dicts, tuples to lists, numbers that JSON does not have to None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -17,6 +17,7 @@ ROOMS = (
     "files",
     "cost",
     "results",
+    "findings",
     "spec",
     "losses",
     "memory",
@@ -39,6 +40,7 @@ NEVER = {
     "errors": {"torch"},
     "cost": {"torch"},
     "results": {"torch"},
+    "findings": {"torch"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -16,7 +16,7 @@ from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Rea
 from hessdiag.loading.checkpoints.fit import load_weights
 from hessdiag.results import CheckpointInfo
 
-__all__ = ["FORMATS", "Contents", "Format", "Reading", "identify", "load_into", "load_whole", "sha256"]
+__all__ = ["FORMATS", "Contents", "Format", "Reading", "identify", "load_into", "load_whole", "named", "sha256"]
 
 FORMATS: tuple[Format, ...] = (
     safetensors.FORMAT,
@@ -43,7 +43,7 @@ def load_into(model: nn.Module, path: Path, shown: str, reading: Reading) -> tup
     Raises:
         CheckpointError: empty, damaged, of an unknown format, refused, or not fitting the model.
     """
-    with _named(shown):
+    with named(shown):
         form = identify(path)
         contents = form.read(path, reading)
         info = CheckpointInfo(shown, contents.format or form.name, sha256(form.files(path)))
@@ -58,7 +58,7 @@ def load_whole(path: Path, shown: str, reading: Reading) -> tuple[nn.Module, Che
         UsageError: it holds weights alone, so that the spec must name what builds the network.
         CheckpointError: as :func:`load_into`.
     """
-    with _named(shown):
+    with named(shown):
         form = identify(path)
         if form.build is not None:
             model = form.build(path, reading)
@@ -74,7 +74,7 @@ def load_whole(path: Path, shown: str, reading: Reading) -> tuple[nn.Module, Che
 
 
 @contextmanager
-def _named(shown: str) -> Iterator[None]:
+def named(shown: str) -> Iterator[None]:
     """Begin every complaint with the checkpoint's name."""
     try:
         yield
