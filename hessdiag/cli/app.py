@@ -14,6 +14,7 @@ from hessdiag.cli.density import density
 from hessdiag.cli.eigs import eigs
 from hessdiag.cli.failures import failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
+from hessdiag.cli.inspect import inspect
 from hessdiag.cli.schema import schema
 from hessdiag.cli.streams import open_closed_streams
 from hessdiag.cli.trace import trace
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, eigs, trace, gap, density, crosscheck, validate, schema):
+for command in (audit, eigs, trace, gap, density, crosscheck, inspect, validate, schema):
     app.command()(command)
 
 

@@ -1,14 +1,16 @@
-"""The report that a person looks at, for any command: the sections that were measured, and no others."""
+"""What a person looks at, for any command: the sections that were measured, and no others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 
+from hessdiag.findings import Inspection
 from hessdiag.reports.terminal.canvas import Canvas
+from hessdiag.reports.terminal.checkpoint import checkpoint
 from hessdiag.reports.terminal.crosscheck import crosscheck
 from hessdiag.reports.terminal.density import density
 from hessdiag.reports.terminal.eigenvalues import eigenvalues
@@ -18,22 +20,26 @@ from hessdiag.reports.terminal.header import header
 from hessdiag.reports.terminal.trace import trace
 from hessdiag.results import Report
 
-__all__ = ["render"]
+__all__ = ["render", "render_checkpoint"]
 
 
 def render(report: Report, saved_to: str | None = None) -> RenderableType:
     """The report for a rich console; it takes its width and its characters from the console that prints it."""
-    return _TerminalReport(report, saved_to)
+    return _Page(lambda canvas: _sections(report, saved_to, canvas))
+
+
+def render_checkpoint(found: Inspection) -> RenderableType:
+    """What is in a checkpoint, likewise."""
+    return _Page(lambda canvas: checkpoint(found, canvas))
 
 
 @dataclass(frozen=True)
-class _TerminalReport:
-    report: Report
-    saved_to: str | None
+class _Page:
+    sections: Callable[[Canvas], Iterator[RenderableType]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         canvas = Canvas.of(console, options)
-        content = Group(*_sections(self.report, self.saved_to, canvas))
+        content = Group(*self.sections(canvas))
         for segments in console.render_lines(content, options.update(height=None), pad=False):
             yield from _without_trailing_space(segments)
             yield Segment.line()
