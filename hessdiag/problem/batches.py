@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import DataError
+from hessdiag.problem.graphs import GraphArguments, by_graph
+from hessdiag.problem.structure import holds_tensors, leaves, moved_object, nbytes, plain_leaves
 
 __all__ = ["Batch", "Fingerprint", "read_batch"]
 
@@ -29,6 +32,7 @@ class Batch:
     targets: Any
     examples: int
     key: str | None = None  # under which the inputs hold the targets too, for a model that computes its own loss
+    graphs: Any = None  # the batch that the inputs were taken from, where they are attributes of one
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """The batch on ``device``, floating-point inputs in the model's ``dtype``, integer targets as int64.
@@ -41,29 +45,41 @@ class Batch:
             targets = targets.to(torch.int64)
         if self.key is not None and isinstance(inputs, dict):
             inputs[self.key] = targets
+        elif self.key is not None:
+            with suppress(AttributeError):  # an object may keep others from writing to it
+                setattr(inputs, self.key, targets)
         return Batch(self.index, inputs, targets, self.examples, self.key)
+
+    @property
+    def rows(self) -> int:
+        """Over how many a loss that is one number is the mean: the rows of the targets, as the nodes of graphs."""
+        rows = _count(self.targets)
+        return self.examples if rows is None else rows
 
     def nbytes(self) -> int:
         """Bytes of all tensors in it."""
-        return sum(leaf.nbytes for _, leaf in _leaves((self.inputs, self.targets)) if isinstance(leaf, Tensor))
+        return sum(map(nbytes, self._tensors()))
 
     def memory(self) -> set[int]:
         """Where its tensors lie."""
-        leaves = (leaf for _, leaf in _leaves((self.inputs, self.targets)))
-        return {
-            leaf.data_ptr() for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_sparse and leaf.numel() > 0
-        }
+        return {tensor.data_ptr() for tensor in self._strided() if tensor.numel() > 0}
 
     def versions(self) -> list[int]:
         """How often each tensor in it was written to; a change shows that a model works on it in place."""
-        leaves = (leaf for _, leaf in _leaves((self.inputs, self.targets)))
-        return [leaf._version for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
+        return [tensor._version for tensor in self._strided() if not tensor.is_inference()]
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return (leaf for _, leaf in leaves((self.inputs, self.targets)) if isinstance(leaf, Tensor))
+
+    def _strided(self) -> Iterator[Tensor]:
+        # A sparse tensor has no one place, and is written to whenever its entries are put in order.
+        return (tensor for tensor in self._tensors() if tensor.layout is torch.strided)
 
     def shapes(self) -> str:
         """The inputs' shapes and dtypes, for messages."""
         shown = [
             f"{path or 'tensor'} {tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-            for path, leaf in _leaves(self.inputs)
+            for path, leaf in leaves(self.inputs)
             if isinstance(leaf, Tensor)
         ]
         return ", ".join(shown) or type(self.inputs).__name__
@@ -74,24 +90,26 @@ def read_batch(raw: Any, index: int, *, keep_targets_in: bool = False) -> Batch:
 
     Args:
         raw: ``(inputs, targets)``; or a mapping with the targets under one of ``labels``, ``label``,
-            ``targets``, ``target``, ``y``; or an object with ``.to(device)`` and ``.y`` (a graph batch).
+            ``targets``, ``target``, ``y``; or an object with ``.to(device)`` and ``.y`` (a graph batch); or some
+            attributes of one.
         index: the batch's place in the spec's order.
         keep_targets_in: leave the targets inside a mapping, for a model that computes its own loss.
 
     Raises:
         DataError: the batch has another form, or no examples.
     """
+    graphs = raw.graphs if isinstance(raw, GraphArguments) else None
     inputs, targets, key = _split(raw, index, keep_targets_in)
     inputs, targets = _as_tensors(inputs), _as_tensors(targets)
-    examples = _count(targets) if targets is not None else None
-    if examples is None:
-        examples = _count(inputs)
-    if examples is None:
-        raise DataError(f"batch {index}: found no tensor in it to count its examples by")
-    return Batch(index, inputs, targets, examples, key)
+    for counted in (_graphs_in(inputs if graphs is None else graphs), _count(targets), _count(inputs)):
+        if counted is not None:
+            return Batch(index, inputs, targets, counted, key, graphs)
+    raise DataError(f"batch {index}: found no tensor in it to count its examples by")
 
 
 def _split(raw: Any, index: int, keep_targets_in: bool) -> tuple[Any, Any, str | None]:
+    if isinstance(raw, GraphArguments):
+        return raw.inputs, raw.graphs.y, None
     if isinstance(raw, Mapping):
         key = next((key for key in TARGET_KEYS if key in raw), None)
         if keep_targets_in:
@@ -129,37 +147,27 @@ def _moved(item: Any, device: torch.device, dtype: torch.dtype) -> Any:
         return {name: _moved(value, device, dtype) for name, value in item.items()}
     if isinstance(item, tuple):
         return tuple(_moved(value, device, dtype) for value in item)
-    return item.to(device) if hasattr(item, "to") else item
+    return moved_object(item, device, lambda value: _moved(value, device, dtype)) if holds_tensors(item) else item
+
+
+def _graphs_in(item: Any) -> int | None:
+    graphs = getattr(item, "num_graphs", None)
+    return graphs if isinstance(graphs, int) else None
 
 
 def _count(item: Any) -> int | None:
-    graphs = getattr(item, "num_graphs", None)
-    if isinstance(graphs, int):
-        return graphs
-    for _, leaf in _leaves(item):
+    for _, leaf in leaves(item):
         if isinstance(leaf, Tensor) and leaf.ndim > 0:
             return int(leaf.shape[0])
     return None
-
-
-def _leaves(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(item, Mapping):
-        for name in sorted(item, key=str):
-            yield from _leaves(item[name], f"{path}.{name}" if path else str(name))
-    elif isinstance(item, (tuple, list)):
-        for place, value in enumerate(item):
-            yield from _leaves(value, f"{path}[{place}]")
-    elif hasattr(item, "to_dict") and not isinstance(item, Tensor):
-        yield from _leaves(item.to_dict(), path)
-    else:
-        yield path, item
 
 
 class Fingerprint:
     """A hash of the data in order, the same for every split into batches.
 
     Each tensor in the batch's structure is hashed row after row across batches, with its dtype and trailing
-    shape wherever they change. Changing a value or the order of the examples changes it.
+    shape wherever they change; of a batch of graphs, each graph. Changing a value or the order of the examples
+    changes it.
     """
 
     def __init__(self) -> None:
@@ -168,7 +176,8 @@ class Fingerprint:
 
     def add(self, batch: Batch) -> None:
         """Take in the next batch."""
-        for path, leaf in _leaves({"inputs": batch.inputs, "targets": batch.targets}):
+        inputs = batch.inputs if batch.graphs is None else batch.graphs
+        for path, leaf in plain_leaves(by_graph({"inputs": inputs, "targets": batch.targets})):
             if isinstance(leaf, Tensor):
                 form = json.dumps([str(leaf.dtype), list(leaf.shape[1:])]).encode()
                 dense = leaf.detach().to_dense().cpu().contiguous()

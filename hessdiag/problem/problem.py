@@ -27,6 +27,7 @@ from hessdiag.problem.requirements import (
     refuse_what_is_read_once,
 )
 from hessdiag.problem.selection import places_of, plain_name, select_parameters
+from hessdiag.problem.structure import shallow_copy
 from hessdiag.problem.survey import survey
 from hessdiag.results import CheckpointInfo
 
@@ -144,7 +145,7 @@ class Problem:
             weights: other tensors in place of some parameters (for function transforms).
         """
         outputs = self.outputs(batch, weights)
-        return self.loss(outputs, batch.targets, batch.examples)
+        return self.loss(outputs, batch.targets, batch.rows)
 
     def outputs(self, batch: Batch, weights: dict[str, Tensor] | None = None) -> Any:
         """What the loss is given of one batch: the model's outputs, or their ``.logits``."""
@@ -157,7 +158,7 @@ class Problem:
         return outputs if isinstance(self.loss, ModelLoss) else _logits(outputs)
 
     def _call(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        inputs = batch.inputs
+        inputs = shallow_copy(batch.inputs)
         missing = isinstance(self.loss, ModelLoss) and batch.targets is not None and batch.key is None
         if isinstance(inputs, dict):
             return (), inputs | {"labels": batch.targets} if missing else inputs

@@ -101,7 +101,7 @@ def _checked_totals(problem: Problem, batch: Batch) -> tuple[float, float]:
                 "evaluation would see other data: let it work on a copy (x = x.clone())"
             )
         problem.loss.check(outputs, batch.targets)
-        total, count = problem.loss(outputs, batch.targets, batch.examples)
+        total, count = problem.loss(outputs, batch.targets, batch.rows)
     except HessdiagError:
         raise
     except Exception as error:
