@@ -66,8 +66,14 @@ def no_more_interrupts() -> None:
 
 
 def _of_users_code(error: HessdiagError) -> bool:
-    """Whether an exception of a spec's code is behind it; a damaged checkpoint has no traceback worth reading."""
-    return error.exit_code == INTERNAL_ERROR and error.__cause__ is not None and not isinstance(error, CheckpointError)
+    """Whether an exception of a spec's code is behind it.
+
+    A damaged checkpoint and a package that is not installed have no traceback worth reading.
+    """
+    from hessdiag.loading.extras import MissingExtraError
+
+    plain = isinstance(error, (CheckpointError, MissingExtraError))
+    return error.exit_code == INTERNAL_ERROR and error.__cause__ is not None and not plain
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import socket
 import sys
+import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,10 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from hessdiag.errors import HessdiagError, UsageError
+from hessdiag.loading.extras import causes, explain_failure
 
 __all__ = ["call_reference", "described", "import_reference"]
 
 _MOST_NAMES = 8
+_NO_NETWORK = (ConnectionError, TimeoutError, socket.gaierror, urllib.error.URLError)
 _neighbours: dict[Path, dict[str, ModuleType]] = {}
 """By folder, the modules that files in it imported from there."""
 
@@ -26,23 +30,31 @@ def import_reference(reference: str, resolve: Callable[[str], Path], key: str) -
     """Import the object that a spec names. The file runs: a spec is trusted like a script.
 
     Args:
-        reference: ``file.py:name`` or ``package.module.Name``.
+        reference: ``file.py:name`` or ``package.module.Name``; the name may go on to what a class has
+            (``package.module.Class.from_config``).
         resolve: finds the file.
         key: the spec's key, for messages.
 
     Raises:
         UsageError: there is no such module or name.
+        MissingExtraError: an optional package that it needs is missing or broken.
         HessdiagError: the file or module raised while it was imported.
     """
     file, colon, name = reference.rpartition(":")
     if colon:
-        module = _module_from_file(resolve(file), f"{key}: {file}")
+        shown, found = file, _module_from_file(resolve(file), f"{key}: {file}")
     else:
-        package, _, name = reference.rpartition(".")
-        module = _module_by_name(package, reference, key)
-    if not hasattr(module, name):
-        raise UsageError(f"found no {name!r} in {file or module.__name__}, expected {_offered(module, name)}", key)
-    return getattr(module, name)
+        shown, found = _longest_module(reference, key)
+        name = reference[len(shown) + 1 :]
+    for part in name.split("."):
+        try:
+            inner = getattr(found, part)
+        except AttributeError:
+            raise UsageError(f"found no {part!r} in {shown}, expected {_offered(found, part)}", key) from None
+        except Exception as error:  # a package that imports its parts when they are asked for
+            raise _import_failure(error, f"{key}: {reference}", f"importing {part} from {shown}") from error
+        found, shown = inner, f"{shown}{':' if shown == file else '.'}{part}"
+    return found
 
 
 def call_reference(
@@ -65,8 +77,10 @@ def call_reference(
         with _importable(resolve(file).absolute().parent) if colon else nullcontext():
             return function(**arguments)
     except (Exception, SystemExit) as error:
+        if missing := explain_failure(error, f"{key}: {reference}"):
+            raise missing from error
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        raise HessdiagError(f"{key}: {reference}({given}) failed: {described(error)}") from error
+        raise HessdiagError(f"{key}: {reference}({given}) failed: {described(error)}{_way_on(key, error)}") from error
 
 
 def described(error: BaseException) -> str:
@@ -74,25 +88,52 @@ def described(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, str(error).strip()]))
 
 
-def _offered(module: ModuleType, name: str) -> str:
-    """The names that come nearest, or the first few."""
-    names = sorted(n for n, item in vars(module).items() if callable(item) and not n.startswith("_"))
-    shown = difflib.get_close_matches(name, names, n=4) or names[:_MOST_NAMES]
-    more = ", ..." if len(names) > len(shown) else ""
+def _way_on(key: str, error: BaseException) -> str:
+    """What to do about weights that a factory could not download."""
+    if not key.startswith("model") or not any(isinstance(cause, _NO_NETWORK) for cause in causes(error)):
+        return ""
+    return (
+        ": it wanted to download something, and could not: let it build the network without weights "
+        "(pretrained: false, weights: null), and name a file with them under model.checkpoint"
+    )
+
+
+def _offered(holder: Any, name: str) -> str:
+    """The names that come nearest, or the first few that can be called."""
+    names = [n for n in dir(holder) if not n.startswith("_")]
+    # A package that imports its parts when they are asked for lists them without having them.
+    there = vars(holder) if isinstance(holder, ModuleType) else {}
+    functions = [n for n in names if n not in there or callable(there[n])]
+    shown = difflib.get_close_matches(name, names, n=4) or functions[:_MOST_NAMES]
+    more = ", ..." if len(functions) > len(shown) else ""
     return f"one of: {', '.join(shown) or 'nothing'}{more}"
 
 
-def _module_by_name(package: str, reference: str, key: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"found no module {error.name!r} for {reference!r}: install the package that has it, "
-            'or name a file beside the spec ("model.py:build")',
-            key,
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise HessdiagError(f"{key}: importing {package} failed: {described(error)}") from error
+def _longest_module(reference: str, key: str) -> tuple[str, ModuleType]:
+    """The longest part of a dotted name that is a module; what follows are names in it."""
+    package = reference.rpartition(".")[0]
+    while True:
+        try:
+            return package, importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if not f"{package}.".startswith(f"{missing}.") or "." not in missing:
+                raise _missing_module(error, reference, key) from error
+            package = missing.rpartition(".")[0]
+        except (Exception, SystemExit) as error:
+            raise _import_failure(error, f"{key}: {reference}", f"importing {package}") from error
+
+
+def _missing_module(error: ModuleNotFoundError, reference: str, key: str) -> HessdiagError:
+    return explain_failure(error, f"{key}: {reference}") or UsageError(
+        f"found no module {error.name!r} for {reference!r}: install the package that has it, "
+        'or name a file beside the spec ("model.py:build")',
+        key,
+    )
+
+
+def _import_failure(error: BaseException, place: str, what: str) -> HessdiagError:
+    return explain_failure(error, place) or HessdiagError(f"{place}: {what} failed: {described(error)}")
 
 
 def _module_from_file(path: Path, shown: str) -> ModuleType:
@@ -119,7 +160,7 @@ def _module_from_file(path: Path, shown: str) -> ModuleType:
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, (Exception, SystemExit)):
-            raise HessdiagError(f"{shown}: importing it failed: {described(error)}") from error
+            raise _import_failure(error, shown, "importing it") from error
         raise
     return module
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets import npz
+from hessdiag.loading.datasets import imagefolder, npz
 from hessdiag.loading.datasets.examples import Batches, Examples, choose_subset
 from hessdiag.spec.schema import DataSpec
 
@@ -16,6 +16,7 @@ __all__ = ["FORMATS", "load_data"]
 Resolve = Callable[[str], Path]
 
 FORMATS: dict[str, Callable[[Any, Resolve], Examples | Iterable[Any]]] = {
+    "imagefolder": imagefolder.read,
     "npz": npz.read,
 }
 """By format, what opens the data: examples by number, or batches as a user's function makes them."""

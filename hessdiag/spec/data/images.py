@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hessdiag.spec.data.common import CommonData
-from hessdiag.spec.fields import Finite, OptionalText, Positive, StrictModel, Text, Whole1, one_of
+from hessdiag.spec.fields import Finite, OptionalText, Positive, StrictModel, Text, Whole1, expected, one_of
 
 __all__ = ["CifarData", "IdxData", "ImageFolderData", "Transform"]
 
@@ -44,17 +44,31 @@ class CifarData(_Normalised):
     )
 
 
+def _one_or_three(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if values is not None and len(values) not in (1, 3):
+        raise expected("three numbers (pictures are read as RGB), or one for all channels")
+    return values
+
+
 class Transform(StrictModel):
     """What becomes of a picture: its shorter side resized, the centre cut out, normalised by channel."""
 
     resize: Whole1 | None = Field(default=None, description="The length of the shorter side, in pixels.")
-    crop: Whole1 | None = Field(default=None, description="The side of the square that is cut out of the centre.")
-    mean: Means | None = Field(default=None, description="Taken from the pixels (0 to 1), one for each channel.")
-    std: Deviations | None = Field(default=None, description="The pixels are divided by it, one for each channel.")
+    crop: Whole1 | None = Field(
+        default=None,
+        description="The side of the square that is cut out of the centre; where a picture is smaller, it is filled up "
+        "with black.",
+    )
+    mean: Annotated[Means | None, AfterValidator(_one_or_three)] = Field(
+        default=None, description="Taken from the pixels (0 to 1): one for each of red, green and blue, or one for all."
+    )
+    std: Annotated[Deviations | None, AfterValidator(_one_or_three)] = Field(
+        default=None, description="The pixels are divided by it: one for each of red, green and blue, or one for all."
+    )
 
 
 class ImageFolderData(CommonData):
-    """Pictures in one folder for each class."""
+    """Pictures in one folder for each class; the classes are numbered by name, and every picture is read as RGB."""
 
     format: Literal["imagefolder"] = Field(description="Pictures in one folder for each class.")
     path: Text = Field(description="The folder, relative to the spec's folder.")
