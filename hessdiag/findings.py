@@ -127,13 +127,14 @@ def _amount(tensors: Sequence[TensorInfo]) -> Amount:
 class Package:
     """A package that hessdiag uses, by the name that is installed.
 
-    ``extra`` installs it, None for what is always needed; ``version`` is None where it is missing; ``fault`` says
-    in words why it cannot be used, and what to do.
+    ``extra`` installs it, None for what is always needed; ``version`` is None where it is missing, and then
+    ``install`` is the command to run; ``fault`` says in words why it cannot be used, and what to do.
     """
 
     name: str
     extra: str | None
     version: str | None
+    install: str | None = None
     fault: str | None = None
 
 

@@ -11,6 +11,7 @@ from hessdiag import __version__
 from hessdiag.cli.audit import audit
 from hessdiag.cli.crosscheck import crosscheck
 from hessdiag.cli.density import density
+from hessdiag.cli.doctor import doctor
 from hessdiag.cli.eigs import eigs
 from hessdiag.cli.failures import failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, eigs, trace, gap, density, crosscheck, inspect, validate, schema):
+for command in (audit, eigs, trace, gap, density, crosscheck, inspect, validate, schema, doctor):
     app.command()(command)
 
 

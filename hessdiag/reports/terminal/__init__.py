@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 
-from hessdiag.findings import Inspection
+from hessdiag.findings import Examination, Inspection
 from hessdiag.reports.terminal.canvas import Canvas
 from hessdiag.reports.terminal.checkpoint import checkpoint
 from hessdiag.reports.terminal.crosscheck import crosscheck
 from hessdiag.reports.terminal.density import density
+from hessdiag.reports.terminal.doctor import doctor
 from hessdiag.reports.terminal.eigenvalues import eigenvalues
 from hessdiag.reports.terminal.footer import footer
 from hessdiag.reports.terminal.gap import gap
@@ -20,7 +21,7 @@ from hessdiag.reports.terminal.header import header
 from hessdiag.reports.terminal.trace import trace
 from hessdiag.results import Report
 
-__all__ = ["render", "render_checkpoint"]
+__all__ = ["render", "render_checkpoint", "render_examination"]
 
 
 def render(report: Report, saved_to: str | None = None) -> RenderableType:
@@ -31,6 +32,11 @@ def render(report: Report, saved_to: str | None = None) -> RenderableType:
 def render_checkpoint(found: Inspection) -> RenderableType:
     """What is in a checkpoint, likewise."""
     return _Page(lambda canvas: checkpoint(found, canvas))
+
+
+def render_examination(found: Examination) -> RenderableType:
+    """The state of the environment, likewise."""
+    return _Page(lambda canvas: doctor(found, canvas))
 
 
 @dataclass(frozen=True)
