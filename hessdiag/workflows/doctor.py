@@ -66,7 +66,8 @@ def _install(extra: str | None) -> str:
         return "pip install --upgrade hessdiag"
     build = (_version("torch") or "").partition("+")[2]
     # Torchvision must be of torch's own build, and the default index has only one.
-    index = f" --extra-index-url https://download.pytorch.org/whl/{build}" if build and extra == "vision" else ""
+    published = extra == "vision" and build.startswith(("cpu", "cu", "rocm", "xpu"))
+    index = f" --extra-index-url https://download.pytorch.org/whl/{build}" if published else ""
     return f"pip install 'hessdiag[{extra}]'{index}"
 
 
