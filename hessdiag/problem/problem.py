@@ -132,7 +132,7 @@ class Problem:
             if out_of_memory(error):
                 raise
             raise DataError(
-                f"the data could not be read, at batch {index} or the next: {type(error).__name__}: {error}"
+                f"the data could not be read, at batch {index} or the next: {_in_one_line(error)}"
             ) from error
 
     # -- the loss ------------------------------------------------------------------------------------------
@@ -262,6 +262,14 @@ class Problem:
                         torch.add(origin, step, alpha=scale, out=parameter.data)
 
             yield displace
+
+
+def _in_one_line(error: Exception) -> str:
+    """What was raised; a DataLoader's worker sends its whole traceback as the words."""
+    words = str(error).strip()
+    if "Original Traceback" in words:
+        return f"{words.splitlines()[-1].strip()} (in a DataLoader's worker)"
+    return f"{type(error).__name__}: {words}"
 
 
 def _logits(outputs: Any) -> Any:

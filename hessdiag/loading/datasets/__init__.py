@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets import imagefolder, npz
+from hessdiag.loading.datasets import (
+    cifar,
+    csv,
+    idx,
+    imagefolder,
+    npz,
+    parquet,
+    python,
+    safetensors,
+    sklearn,
+    tudataset,
+)
 from hessdiag.loading.datasets.examples import Batches, Examples, choose_subset
 from hessdiag.spec.schema import DataSpec
 
@@ -16,8 +27,16 @@ __all__ = ["FORMATS", "load_data"]
 Resolve = Callable[[str], Path]
 
 FORMATS: dict[str, Callable[[Any, Resolve], Examples | Iterable[Any]]] = {
+    "cifar": cifar.read,
+    "csv": csv.read,
+    "idx": idx.read,
     "imagefolder": imagefolder.read,
     "npz": npz.read,
+    "parquet": parquet.read,
+    "python": python.read,
+    "safetensors": safetensors.read,
+    "sklearn": sklearn.read,
+    "tudataset": tudataset.read,
 }
 """By format, what opens the data: examples by number, or batches as a user's function makes them."""
 

@@ -16,16 +16,22 @@ Features = Literal["auto", "attributes", "labels", "degree", "constant"]
 
 
 class TUDatasetData(CommonData):
-    """A folder of TUDataset's text files; an example is a graph."""
+    """A folder of TUDataset's text files; an example is a graph, `edge_attr` all that the files say of the edges."""
 
     format: Literal["tudataset"] = Field(description="A folder of TUDataset's text files.")
-    path: Text = Field(description="The folder with NAME_A.txt, relative to the spec's folder.")
+    path: Text = Field(
+        description="The folder with NAME_A.txt (or with NAME or raw in it that has it), relative to the spec's folder."
+    )
     name: OptionalText = Field(default=None, description="NAME of the files; omitted: the one that the folder holds.")
-    task: Annotated[Task, one_of(Task)] = Field(default="graph", description="What is classified.")
+    task: Annotated[Task, one_of(Task)] = Field(
+        default="graph",
+        description="What has the targets: a graph (its label; its attributes, where the files have no labels), or a "
+        "node (its label). Classes count from 0 in the order of the labels.",
+    )
     features: Annotated[Features, one_of(Features)] = Field(
         default="auto",
         description="Of the nodes: their attributes, their labels (one-hot), their degree (one-hot), or a constant 1; "
-        "auto: attributes and labels where the files have them, else the degree.",
+        "auto: attributes and labels where the files have them (of labelled nodes, their attributes), else the degree.",
     )
     inputs: Inputs | None = Field(
         default=None,
