@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.causes import likely_cause
+from hessdiag.loading.checkpoints.prefixes import align
+from hessdiag.loading.checkpoints.words import printable
 
 __all__ = ["load_weights"]
-
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 Tensors = Mapping[str, Tensor]
 
@@ -18,10 +19,17 @@ Tensors = Mapping[str, Tensor]
 def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
     """Copy the tensors into the model's parameters and buffers.
 
+    Prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.``, Lightning's ``net.``, ...) are taken from the
+    names where that gives every name of the model, and only there.
+
     Raises:
         CheckpointError: names, shapes or kinds of number differ from the model's.
     """
     expected = {name: item for name, item in model.state_dict().items() if isinstance(item, Tensor)}
+    try:
+        tensors = align(tensors, _required(expected))
+    except CheckpointError as error:
+        raise CheckpointError(f"{shown}: {error}") from error
     complaints = [
         *_wrong_shapes(expected, tensors),
         *_wrong_kinds(expected, tensors),
@@ -29,7 +37,9 @@ def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
         *_unexpected(expected, tensors),
     ]
     if complaints:
-        raise CheckpointError(f"{shown} does not fit the model: {'; '.join([*complaints, _cause(expected, tensors)])}")
+        raise CheckpointError(
+            f"{shown} does not fit the model: {'; '.join([*complaints, likely_cause(expected, tensors)])}"
+        )
     try:
         model.load_state_dict(dict(tensors), strict=False)
     except (RuntimeError, NotImplementedError) as error:  # tensors without data or without a dense form
@@ -39,14 +49,27 @@ def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
         ) from error
 
 
+def _required(expected: Tensors) -> list[list[str]]:
+    """The names without which the model is not filled; of tied ones, any does."""
+    tied: dict[int | str, list[str]] = {}
+    for name, tensor in expected.items():
+        if not _counts_batches(name):
+            tied.setdefault(tensor.data_ptr() if tensor.numel() else name, []).append(name)
+    return list(tied.values())
+
+
+def _counts_batches(name: str) -> bool:
+    return name.endswith("num_batches_tracked")  # checkpoints from before torch 0.4.1 lack it
+
+
 def _wrong_shapes(expected: Tensors, found: Tensors) -> list[str]:
     wrong = [name for name in expected if name in found and expected[name].shape != found[name].shape]
     if not wrong:
         return []
     first = wrong[0]
     return [
-        f"{_tensors(len(wrong), 'has', 'have')} another shape (first: {first} is {tuple(found[first].shape)}, "
-        f"the model expects {tuple(expected[first].shape)})"
+        f"{_tensors(len(wrong), 'has', 'have')} another shape (first: {printable(first)} is "
+        f"{tuple(found[first].shape)}, the model expects {tuple(expected[first].shape)})"
     ]
 
 
@@ -61,8 +84,8 @@ def _wrong_kinds(expected: Tensors, found: Tensors) -> list[str]:
         return []
     first = wrong[0]
     return [
-        f"{_tensors(len(wrong), 'is', 'are')} of another kind of number (first: {first} is {_dtype(found[first])}, "
-        f"the model expects {_dtype(expected[first])})"
+        f"{_tensors(len(wrong), 'is', 'are')} of another kind of number (first: {printable(first)} is "
+        f"{_dtype(found[first])}, the model expects {_dtype(expected[first])})"
     ]
 
 
@@ -72,7 +95,7 @@ def _missing(expected: Tensors, found: Tensors) -> list[str]:
         name
         for name, tensor in expected.items()
         if name not in found
-        and not name.endswith("num_batches_tracked")  # checkpoints from before torch 0.4.1 lack it
+        and not _counts_batches(name)
         and not (tensor.numel() and tensor.data_ptr() in shared)  # tied to one that is there
     ]
     if not missing:
@@ -97,16 +120,5 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _first(names: list[str], tensors: Tensors) -> str:
-    shown = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in names[:3])
+    shown = ", ".join(f"{printable(name)} {tuple(tensors[name].shape)}" for name in names[:3])
     return f"first: {shown}" + (", ..." if len(names) > 3 else "")
-
-
-def _cause(expected: Tensors, found: Tensors) -> str:
-    for prefix in _WRAPPER_PREFIXES:
-        if found and all(name.startswith(prefix) and name.removeprefix(prefix) in expected for name in found):
-            return f"its names have the prefix {prefix!r} of a wrapper: save the inner model's state dict"
-    if any(name in expected and expected[name].shape != found[name].shape for name in found):
-        return "set model.init_args to the values that it was trained with"
-    if _wrong_kinds(expected, found):
-        return "save the weights as floating-point numbers"
-    return "check that model.class_path and model.init_args build the network that was saved"

@@ -1,117 +1,187 @@
-"""State dicts saved by ``torch.save``, read with ``weights_only``: a pickle that would run code is refused."""
+"""What ``torch.save`` wrote, read with ``weights_only``: a pickle that would run code is refused."""
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, HessdiagError
+from hessdiag.loading.checkpoints.allowed import BLOCKED, dangerous, import_globals, stand_ins
+from hessdiag.loading.checkpoints.archives import (
+    PICKLE,
+    ZIP,
+    check_archive,
+    is_archive,
+    looks,
+    may_be_mapped,
+    record_sizes,
+    written_by_torch,
+)
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.loading.checkpoints.pickles import ALONE, Look
+from hessdiag.loading.checkpoints.words import few, printable
+from hessdiag.loading.checkpoints.wrapped import is_lightning, unwrap
 from hessdiag.memory import out_of_memory
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "load_pickle"]
 
-_ZIP = b"PK\x03\x04"
-_PICKLE = b"\x80"  # the first byte of every pickle since protocol 2: torch's format before 1.6
+_MOST_NAMED = 20
+_MOST_ALLOWED = 5
 
 
 def _recognises(glimpse: Glimpse) -> bool:
     """A zip archive, or a bare pickle."""
-    return glimpse.head.startswith((_ZIP, _PICKLE))
+    return glimpse.head.startswith((ZIP, PICKLE))
 
 
 def _read(path: Path, reading: Reading) -> Contents:
-    """The tensors by name, memory-mapped where the file allows.
+    """The weights, memory-mapped where the file allows.
 
     Raises:
-        CheckpointError: damaged, refused, or no state dict.
+        CheckpointError: damaged, refused, or without the weights that are asked for.
+        UsageError: a global is allowed that cannot be imported.
     """
-    zipped = zipfile.is_zipfile(path)
+    return unwrap(load_pickle(path, reading), reading.weights)
+
+
+def load_pickle(path: Path, reading: Reading) -> Any:
+    """What a file of ``torch.save`` holds; only with ``reading.trust`` is anything in it run.
+
+    Raises:
+        CheckpointError: damaged or refused.
+        UsageError: a global is allowed that cannot be imported.
+    """
+    allowed = import_globals(reading.allowed_globals)
+    if is_archive(path):
+        check_archive(path)
     try:
-        if zipped:
-            _check_archive(path)
+        return _load_safely(path, allowed)
+    except _RefusedError:
+        if not reading.trust:
+            raise
+    return _load(path, weights_only=False)
+
+
+class _RefusedError(CheckpointError):
+    """A pickle that would run code."""
+
+
+def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
+    seen = looks(path)
+    _check_pickles(path, seen)
+    names = {name for _, name in allowed}
+    refused = [name for look in seen for name in look.unsafe() if name not in names]
+    if refused and is_lightning(_top_level(seen)):
+        allowed = allowed + stand_ins(_contents(seen), refused, keep_from="state_dict")
+        names = {name for _, name in allowed}
+        refused = [name for name in refused if name not in names]
+    if refused:
+        raise _RefusedError(_refusal(list(dict.fromkeys(refused)), _contents(seen)))
+    unread = sorted({name for look in seen for name in look.unread})
+    if unread:
+        raise _RefusedError(
+            f"refused: a pickle of protocol {max(look.protocol for look in seen)} with operations that weights_only "
+            f"does not read ({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}"
+        )
+    _check_storages(path, seen)
+    with torch.serialization.safe_globals(list(allowed)):
+        return _load(path, weights_only=True)
+
+
+def _contents(seen: list[Look]) -> Look:
+    """Of the pickles in a file, that with the weights: before torch 1.6, three small ones came before it."""
+    return seen[3] if written_by_torch(seen) else seen[0]
+
+
+def _top_level(seen: list[Look]) -> Any:
+    return getattr(_contents(seen).result, "keys", None) or {}
+
+
+def _check_pickles(path: Path, seen: list[Look]) -> None:
+    if not seen:
+        raise CheckpointError(_damaged(path, "its pickle cannot be found"))
+    if not is_archive(path) and not written_by_torch(seen) and not seen[0].unsafe():
+        raise CheckpointError(
+            f"found a pickle that torch.save did not write, expected a state dict saved by torch.save. {ALONE}"
+        )
+
+
+def _check_storages(path: Path, seen: list[Look]) -> None:
+    """A storage that says more than its record holds would be read out of its neighbours, or ask for all memory."""
+    told = _contents(seen).storages
+    if not is_archive(path):
+        total, size = sum(told.values()), path.stat().st_size
+        if total > size or any(count < 0 for count in told.values()):
+            raise CheckpointError(_damaged(path, f"its tensors would take {total} bytes"))
+        return
+    held = record_sizes(path)
+    wrong = [key for key, count in told.items() if not 0 <= count <= held.get(key, 0)]
+    if wrong:
+        has = f"has {held[wrong[0]]}" if wrong[0] in held else "is not there"
+        raise CheckpointError(
+            _damaged(path, f"tensor record {printable(wrong[0])} should have {told[wrong[0]]} bytes and {has}")
+        )
+
+
+def _load(path: Path, weights_only: bool) -> Any:
+    mapped = is_archive(path) and may_be_mapped(path)
+    try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on a pickle protocol that it did not write
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(str(error))) from error
-    except CheckpointError:
+            warnings.simplefilter("ignore")  # torch's, on a pickle protocol that it did not write, say
+            return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped or None)
+    except HessdiagError:
         raise
     except Exception as error:  # a damaged file can make a reader stumble over anything
         if out_of_memory(error):
             raise
-        first_sentence = re.split(r"\. |\n", str(error).strip())[0] or type(error).__name__
-        raise CheckpointError(
-            f"damaged torch file of {path.stat().st_size} bytes ({first_sentence}): it was cut short or overwritten, "
-            "copy or save it again"
-        ) from error
-    return Contents(_tensors(content))
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse other zip archives, and find damage that torch does not look for: it leaves checksums unread."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in names):
+        if not weights_only:
             raise CheckpointError(
-                "refused: a TorchScript archive, which is a program, and nothing in a checkpoint is run. "
-                "Save the weights alone: torch.save(model.state_dict(), ...) or safetensors"
-            )
-        if not any(name.endswith("/data.pkl") for name in names):
-            raise CheckpointError(
-                f"found a zip archive that torch.save did not write (it holds {', '.join(names[:3]) or 'nothing'}), "
-                "expected a state dict saved by torch.save or as safetensors"
-            )
-        damaged = [name for name in names if not _intact(archive, name)]
-    if damaged and len(damaged) < len(names):  # torch can be told to write no checksums: then none of them is right
-        raise CheckpointError(
-            f"damaged torch file: {len(damaged)} of its {len(names)} records differ from their checksums "
-            f"(first: {damaged[0]}): copy or save it again"
-        )
+                f"could not be unpickled ({type(error).__name__}: {_first_sentence(error)}): the code that it was "
+                "saved with must be importable under the same names: put its folder on PYTHONPATH, or save the weights "
+                "alone"
+            ) from error
+        raise CheckpointError(_damaged(path, _first_sentence(error))) from error
 
 
-def _intact(archive: zipfile.ZipFile, name: str) -> bool:
-    try:
-        with archive.open(name) as record:
-            while record.read(1 << 20):
-                pass
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        return False
-    return True
-
-
-def _refusal(message: str) -> str:
-    """Name what weights_only would not load."""
-    found = re.search(r"GLOBAL ([\w.]+)", message)
-    if found is None or found.group(1).endswith("."):  # the file ends within the name
-        return (
-            "refused or damaged: found a pickle that is not of tensors alone, expected a state dict saved by "
-            "torch.save: save the weights again, torch.save(model.state_dict(), ...) or safetensors"
-        )
+def _damaged(path: Path, what: str) -> str:
     return (
-        f"refused: the pickle calls {found.group(1)}, and nothing in a checkpoint is run. "
-        "Save the weights alone: torch.save(model.state_dict(), ...) or safetensors"
+        f"damaged torch file of {path.stat().st_size} bytes ({what}): it was cut short or overwritten, "
+        "copy or save it again"
     )
 
 
-def _tensors(content: object) -> Mapping[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"found a {type(content).__name__}, expected a state dict: names to tensors")
-    others = [str(name) for name, item in content.items() if not isinstance(item, Tensor)]
-    if others:
-        raise CheckpointError(
-            f"found {len(content)} keys of which {len(others)} are no tensors (first: {', '.join(others[:4])}), "
-            "expected a state dict: save the inner state dict alone"
+def _first_sentence(error: Exception) -> str:
+    return printable(re.split(r"\. |\n", str(error).strip())[0] or type(error).__name__)
+
+
+def _refusal(names: list[str], seen: Look) -> str:
+    """Name all that weights_only would not load, and the ways on that are fit for it."""
+    told = few(names, _MOST_NAMED)
+    if any(dangerous(name) for name in names):
+        return (
+            f"refused: its pickle calls {told}, and nothing in a checkpoint is run. No weights need that: do not "
+            f"trust this file unless you know who made it. {ALONE}"
         )
-    return {str(name): item for name, item in content.items()}
+    result = seen.result
+    if getattr(result, "kind", None) == "object" and result.name in names:
+        return (
+            f"refused: a whole pickled {printable(result.name)}, and nothing in a checkpoint is run (its pickle calls "
+            f"{told}). {ALONE}; or, if you trust whoever made it, --trust-checkpoint"
+        )
+    if len(names) <= _MOST_ALLOWED and not any(name.partition(".")[0] in {"__main__", *BLOCKED} for name in names):
+        way = (
+            f"allow {'it' if len(names) == 1 else 'them'}, {' '.join(f'--allow-global {printable(n)}' for n in names)}"
+        )
+    else:
+        way = "--trust-checkpoint"
+    return (
+        f"refused: its pickle calls {told}, and nothing in a checkpoint is run. {ALONE}; "
+        f"or, if you trust whoever made it, {way}"
+    )
 
 
 FORMAT = Format("state_dict", _recognises, _read)

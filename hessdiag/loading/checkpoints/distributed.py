@@ -1,0 +1,70 @@
+"""Folders of ``torch.distributed.checkpoint``, as FSDP and Accelerate write them: their metadata is a raw pickle."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.loading.checkpoints.pickles import ALONE
+from hessdiag.loading.checkpoints.state_dict import load_pickle
+from hessdiag.loading.checkpoints.words import printable
+from hessdiag.loading.checkpoints.wrapped import unwrap
+from hessdiag.memory import out_of_memory
+
+__all__ = ["FORMAT"]
+
+_METADATA = ".metadata"
+_INSIDE = "pytorch_model_fsdp_0"  # where Accelerate puts it in what save_state writes
+
+
+def _recognises(glimpse: Glimpse) -> bool:
+    return glimpse.is_folder and (_METADATA in glimpse.names or (glimpse.path / _INSIDE / _METADATA).is_file())
+
+
+def _folder(path: Path) -> Path:
+    return path if (path / _METADATA).is_file() else path / _INSIDE
+
+
+def _files(path: Path) -> list[Path]:
+    folder = _folder(path)
+    return [folder / _METADATA, *sorted(folder.glob("*.distcp"))]
+
+
+def _read(path: Path, reading: Reading) -> Contents:
+    """The shards put together in a temporary file, and read from there.
+
+    Raises:
+        CheckpointError: without trust; damaged; or without the weights that are asked for.
+    """
+    if not reading.trust:
+        raise CheckpointError(
+            "refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle that can run anything, "
+            f"and nothing in a checkpoint is run. {ALONE}; or, if you trust whoever made it, --trust-checkpoint"
+        )
+    with tempfile.TemporaryDirectory(prefix="hessdiag-") as folder:
+        whole = Path(folder) / "whole.pt"
+        _put_together(_folder(path), whole)
+        return unwrap(load_pickle(whole, reading), reading.weights)
+
+
+def _put_together(folder: Path, whole: Path) -> None:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that no process group is there: none is needed
+            dcp_to_torch_save(folder, whole)
+    except BaseException as error:  # torch's own CheckpointException is none of Exception
+        if out_of_memory(error) or isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        reason = printable(str(error).strip().split("\n")[0]) or type(error).__name__
+        raise CheckpointError(
+            f"damaged torch.distributed.checkpoint folder ({reason}): a shard is missing, cut short or overwritten, "
+            "copy or save it again"
+        ) from error
+
+
+FORMAT = Format("distributed", _recognises, _read, _files)
