@@ -9,7 +9,7 @@ import torch
 
 from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets import load_data
-from hessdiag.spec.schema import NpzData
+from hessdiag.spec.data import NpzData
 
 
 def open_data(folder, inputs="x", targets="y", **options):
@@ -108,7 +108,7 @@ def test_faults_are_told(tmp_path):
     assert "inputs[0] 3, inputs[1] 4" in message(tmp_path, inputs=["x", "y"], targets=None)
     assert "inputs.a 3, inputs.b 4" in message(tmp_path, inputs={"a": "x", "b": "y"}, targets=None)
     np.savez(tmp_path / "data.npz", x=np.zeros((0, 1)), y=np.zeros(0))
-    assert "are empty, expected at least one example" in message(tmp_path)
+    assert "data.npz holds no examples, expected at least one" in message(tmp_path)
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 1)), y=np.float32(3))
     assert "data.targets: found a single number" in message(tmp_path)
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 1)), y=np.array(["a", "b", "c"]))

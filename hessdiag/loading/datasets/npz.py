@@ -1,86 +1,91 @@
-"""NumPy archives, read without unpickling."""
+"""NumPy arrays, read without unpickling: an archive of them, or a folder of .npy files that are mapped."""
 
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets.arrays import ArrayExamples, Inputs
+from hessdiag.errors import DataError, HessdiagError
+from hessdiag.loading.datasets.arrays import ArrayExamples, named_examples
+from hessdiag.loading.datasets.npy import MAGIC, map_array, read_header
+from hessdiag.loading.datasets.room import check_inflated
+from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import NpzData
 
 __all__ = ["read"]
+
+_SUFFIX = ".npy"
 
 
 def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayExamples:
     """The arrays that the spec names, as examples.
 
     Raises:
-        DataError: damaged, empty, of Python objects, or of another length.
+        DataError: damaged, larger than the memory, of Python objects, or of another length.
         UsageError: an array that the spec names is not there.
     """
+    path = resolve(spec.path)
     try:
-        # Opened here: on a damaged archive np.load leaves its own file open.
-        with resolve(spec.path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive: "
-                    "save inputs and targets together, np.savez(path, x=..., y=...)"
-                )
-            chosen, targets = _choose(spec, _Arrays(archive, spec.path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return _of_folder(spec, path) if path.is_dir() else _of_archive(spec, path)
+    except HessdiagError:
+        raise
+    except Exception as error:  # of zipfile, zlib, numpy and ast, by what is damaged
+        if out_of_memory(error):
+            raise
+        kind = "folder of .npy files" if path.is_dir() else ".npz archive"
         raise DataError(
-            f"data.path: {spec.path} is not a readable .npz archive ({error}): it was cut short, overwritten, or is of "
-            "another format: copy it again, or save it by np.savez"
+            f"data.path: {spec.path} is not a readable {kind} ({str(error)[:300]}): it was cut short, overwritten, or "
+            f"is of another format: copy it again, or save it by np.save{'' if path.is_dir() else 'z'}"
         ) from None
-    return ArrayExamples(chosen, targets)
 
 
-def _choose(spec: NpzData, arrays: _Arrays) -> tuple[Inputs, Tensor | None]:
-    targets = None if spec.targets is None else arrays.take(spec.targets, "data.targets")
-    if isinstance(spec.inputs, str):
-        return arrays.take(spec.inputs, "data.inputs"), targets
-    if isinstance(spec.inputs, tuple):
-        return tuple(arrays.take(name, "data.inputs") for name in spec.inputs), targets
-    return {argument: arrays.take(name, "data.inputs") for argument, name in spec.inputs.items()}, targets
+def _of_folder(spec: NpzData, folder: Path) -> ArrayExamples:
+    """Arrays by their files' names without the suffix."""
+    files = {path.relative_to(folder).as_posix().removesuffix(_SUFFIX): path for path in folder.rglob(f"*{_SUFFIX}")}
+
+    def mapped(name: str) -> np.ndarray:
+        return map_array(files[name], f"array {name!r} in {spec.path}")
+
+    return named_examples(spec, sorted(files), mapped)
 
 
-class _Arrays:
-    """Looks arrays up by name; each is read once."""
-
-    def __init__(self, archive: Mapping[str, np.ndarray], shown: str) -> None:
-        self._archive, self._shown = archive, shown
-        self._read: dict[str, Tensor] = {}
-
-    def take(self, name: str, key: str) -> Tensor:
-        """The array, asked for under a key of the spec."""
-        if name not in self._archive:
-            found = ", ".join(self._archive) or "none"
-            raise UsageError(f"found no array {name!r} in {self._shown}, which has: {found}", key)
-        if name not in self._read:
-            self._read[name] = self._tensor(name)
-        return self._read[name]
-
-    def _tensor(self, name: str) -> Tensor:
-        try:
-            array = self._archive[name]
-        except ValueError as error:
-            if "Object arrays" not in str(error):
-                raise
+def _of_archive(spec: NpzData, path: Path) -> ArrayExamples:
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
             raise DataError(
-                f"data: array {name!r} in {self._shown} holds Python objects, which are not unpickled, expected "
-                "numbers: save it with a numeric dtype (examples of unequal length: padded)"
-            ) from None
-        if array.dtype.kind == "u" and array.dtype.itemsize in (2, 4):  # torch computes with uint8 alone
-            array = array.astype(np.int64)
-        try:
-            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-        except TypeError:
-            raise DataError(f"data: array {name!r} has type {array.dtype}, expected numbers") from None
+                f"data.path: {spec.path} holds one bare array (.npy), expected an .npz archive or a folder: name the "
+                f"folder that holds it ({Path(spec.path).parent.as_posix()}), whose .npy files are the arrays, or save "
+                "inputs and targets together, np.savez(path, x=..., y=...)"
+            )
+        with zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(_SUFFIX)]
+            names = [member.filename.removesuffix(_SUFFIX) for member in members]
+            found = dict(zip(names, members, strict=True))
+            twice = {name for name, count in Counter(names).items() if count > 1}
+
+            def unpacked(name: str) -> np.ndarray:
+                if name in twice:
+                    raise DataError(f"data: found several arrays {name!r} in {spec.path}, expected one: save it again")
+                return _unpack(archive, found[name], f"array {name!r} in {spec.path}", spec.path)
+
+            return named_examples(spec, list(found), unpacked)
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str, shown: str) -> np.ndarray:
+    """One array, its header checked before room is made for it."""
+    check_inflated(
+        member.file_size,
+        member.compress_size,
+        f"data: {what}",
+        f"unpack the archive (python -m zipfile -e {shown} FOLDER) and name the folder, whose files are read piecewise",
+    )
+    with archive.open(member) as file:
+        read_header(file, member.file_size, what)
+    with archive.open(member) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        file.read(1)  # at the end of the member its checksum is compared
+    return array

@@ -1,0 +1,41 @@
+"""Whether what a file declares fits into memory, asked before it is read."""
+
+from __future__ import annotations
+
+import torch
+
+from hessdiag.errors import DataError
+from hessdiag.memory import available_memory
+
+__all__ = ["check_inflated", "check_room", "gigabytes"]
+
+_SHARE = 0.8  # of what is free; the model and its batches need the rest
+_BOMB_BYTES = 1 << 30
+_BOMB_RATIO = 200  # compressed data that are worth measuring shrink to a fiftieth at most
+
+
+def check_room(nbytes: int, what: str, advice: str) -> None:
+    """Refuse what does not fit into the free memory.
+
+    Raises:
+        DataError: it does not; the message ends in ``advice``.
+    """
+    free = available_memory(torch.device("cpu"))
+    if nbytes > _SHARE * free:
+        raise DataError(f"{what} takes {gigabytes(nbytes)} in memory, of which {gigabytes(free)} are free: {advice}")
+
+
+def check_inflated(nbytes: int, compressed: int, what: str, advice: str) -> None:
+    """Refuse a compressed file that grows beyond the free memory, or out of all proportion.
+
+    Raises:
+        DataError: it does; the message ends in ``advice``.
+    """
+    if nbytes > _BOMB_BYTES and nbytes > _BOMB_RATIO * compressed:
+        raise DataError(f"{what} grows from {compressed} bytes to {gigabytes(nbytes)}, which no real data do: {advice}")
+    check_room(nbytes, what, advice)
+
+
+def gigabytes(nbytes: float) -> str:
+    """A size as people say it."""
+    return f"{nbytes / 1e9:.3g} GB"
