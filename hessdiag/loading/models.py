@@ -43,6 +43,8 @@ def load_model(
         assert model is not None  # the spec names one of the two
         return model, None
     path = resolve(spec.checkpoint)
+    if model is not None and base is not None:
+        load_into(model, base, str(spec.base), reading)
     if model is None:
         return load_whole(path, spec.checkpoint, reading)
     return load_into(model, path, spec.checkpoint, reading)

@@ -6,21 +6,45 @@ import hashlib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from hessdiag.errors import CheckpointError, UsageError
-from hessdiag.loading.checkpoints import safetensors, state_dict
+from hessdiag.loading.checkpoints import (
+    accelerate,
+    adapters,
+    distributed,
+    huggingface,
+    programs,
+    refused,
+    run,
+    safetensors,
+    state_dict,
+    weights,
+)
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.fit import load_weights
+from hessdiag.loading.checkpoints.quantised import refuse_quantised
 from hessdiag.results import CheckpointInfo
 
 __all__ = ["FORMATS", "Contents", "Format", "Reading", "identify", "load_into", "load_whole", "named", "sha256"]
 
 FORMATS: tuple[Format, ...] = (
+    *refused.FILES,
     safetensors.FORMAT,
+    programs.TORCHSCRIPT,
+    programs.EXPORTED,
+    distributed.FORMAT,
+    adapters.FORMAT,
+    huggingface.FORMAT,
+    run.FORMAT,
+    accelerate.FORMAT,
+    weights.FORMAT,
+    *refused.FOLDERS,
     state_dict.FORMAT,
+    *refused.LAST,
 )
 """Tried in this order: a refused format before the family that it looks like, folders by what is most telling."""
 
@@ -45,7 +69,10 @@ def load_into(model: nn.Module, path: Path, shown: str, reading: Reading) -> tup
     """
     with named(shown):
         form = identify(path)
+        if form.build is not None and form.on_a_model:
+            return _built(form, path, shown, replace(reading, model=model))
         contents = form.read(path, reading)
+        refuse_quantised(contents.tensors)
         info = CheckpointInfo(shown, contents.format or form.name, sha256(form.files(path)))
     load_weights(model, contents.tensors, shown)
     return model, info
@@ -61,8 +88,7 @@ def load_whole(path: Path, shown: str, reading: Reading) -> tuple[nn.Module, Che
     with named(shown):
         form = identify(path)
         if form.build is not None:
-            model = form.build(path, reading)
-            return model, CheckpointInfo(shown, form.name, sha256(form.files(path)))
+            return _built(form, path, shown, reading)
         contents = form.read(path, reading)
     if contents.module is None:
         raise UsageError(
@@ -71,6 +97,13 @@ def load_whole(path: Path, shown: str, reading: Reading) -> tuple[nn.Module, Che
             "model.class_path",
         )
     return contents.module, CheckpointInfo(shown, contents.format or form.name, sha256(form.files(path)))
+
+
+def _built(form: Format, path: Path, shown: str, reading: Reading) -> tuple[nn.Module, CheckpointInfo]:
+    assert form.build is not None
+    model = form.build(path, reading)
+    files = [*form.files(path), *form.builds_from(path, reading)]
+    return model, CheckpointInfo(shown, form.name, sha256(files))
 
 
 @contextmanager

@@ -68,6 +68,10 @@ def _itself(path: Path) -> list[Path]:
     return [path]
 
 
+def _nothing(path: Path, reading: Reading) -> list[Path]:
+    return []
+
+
 @dataclass(frozen=True)
 class Format:
     """A family of checkpoints.
@@ -78,6 +82,9 @@ class Format:
         read: the contents; raises CheckpointError where it is damaged, or refused.
         files: those that make up the weights, for the checkpoint's sha256.
         build: the network with its weights, where the family holds an architecture and ``read`` gives no module.
+        builds_from: the files that ``build`` needs besides: a config, the base model of an adapter.
+        on_a_model: ``build`` puts its weights on ``Reading.model`` where the spec has built one, as an adapter does;
+            else what is read is fitted into that model.
     """
 
     name: str
@@ -85,3 +92,5 @@ class Format:
     read: Callable[[Path, Reading], Contents]
     files: Callable[[Path], list[Path]] = _itself
     build: Callable[[Path, Reading], nn.Module] | None = None
+    builds_from: Callable[[Path, Reading], list[Path]] = _nothing
+    on_a_model: bool = False

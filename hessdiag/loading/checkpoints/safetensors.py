@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.memory import out_of_memory
 
 __all__ = ["FORMAT"]
 
+_LENGTH_BYTES = 8
+
 
 def _recognises(glimpse: Glimpse) -> bool:
-    """Eight bytes of length, then a JSON object."""
-    return glimpse.head[8:9] == b"{"
+    """Eight bytes of length, of which text has no zero, then a JSON object."""
+    return glimpse.head[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and 0 in glimpse.head[:_LENGTH_BYTES]
 
 
 def _read(path: Path, reading: Reading) -> Contents:
@@ -24,13 +27,30 @@ def _read(path: Path, reading: Reading) -> Contents:
     Raises:
         CheckpointError: the file is damaged.
     """
+    _check_length(path)
     try:
-        return Contents(load_file(path))
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return Contents(load_file(path), besides={"metadata": ", ".join(sorted(metadata)[:5])} if metadata else {})
+    except Exception as error:  # a damaged header can make the library stumble over anything
+        if out_of_memory(error):
+            raise
         raise CheckpointError(
-            f"damaged safetensors file of {path.stat().st_size} bytes ({error}): it was cut short or overwritten, "
-            "copy or save it again"
+            f"damaged safetensors file of {path.stat().st_size} bytes ({str(error).strip() or type(error).__name__}): "
+            "it was cut short or overwritten, copy or save it again"
         ) from error
+
+
+def _check_length(path: Path) -> None:
+    """Compare the header's length with the file's before anything is allocated for it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > size - _LENGTH_BYTES:
+        raise CheckpointError(
+            f"damaged safetensors file of {size} bytes: it claims a header of {length} bytes: it was cut short or "
+            "overwritten, copy or save it again"
+        )
 
 
 FORMAT = Format("safetensors", _recognises, _read)

@@ -1,0 +1,278 @@
+"""A network of transformers from its config and its tensors; nothing is left at its random initialisation."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.quantised import refuse_quantised
+from hessdiag.loading.checkpoints.words import counted, few, printable
+from hessdiag.loading.extras import import_extra
+from hessdiag.memory import available_memory, out_of_memory
+
+__all__ = ["Head", "build_transformer", "one_line", "quiet"]
+
+_PURPOSE = "a Hugging Face model"
+_MOST_OF_A_KIND = 100_000  # layers, labels, experts: more make building the config alone take for ever
+_LAYERS_PER_TENSOR = 10  # ALBERT shares one layer's tensors between all
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an adapter puts in place of its base model's head.
+
+    Attributes:
+        architecture: the class in transformers, or the auto class; None: the base model's own.
+        labels: how many outputs its head has; None: as the base model's config says.
+        trained: modules that the adapter brings whole, so that the base model may lack them.
+    """
+
+    architecture: str | None = None
+    labels: int | None = None
+    trained: tuple[str, ...] = ()
+
+    def brings(self, name: str) -> bool:
+        """Whether a tensor of the base model is replaced by one of the adapter."""
+        return any(f".{module}." in f".{name}" for module in self.trained)
+
+
+def build_transformer(
+    folder: Path, content: Mapping[str, Any], tensors: Callable[[], dict[str, Tensor]], head: Head | None = None
+) -> nn.Module:
+    """The network that a config describes, with its tensors, in evaluation mode.
+
+    Half-precision weights become float32, in which their Hessian can be measured.
+
+    Args:
+        folder: holds ``config.json``.
+        content: what that file says.
+        tensors: reads the weights, by their names in the folder.
+        head: another one than the config's.
+
+    Raises:
+        CheckpointError: an architecture that transformers lacks, quantised weights, weights of another architecture.
+        MissingExtraError: transformers is not installed.
+    """
+    head = head or Head()
+    _refuse(content)
+    transformers = import_extra("transformers", _PURPOSE)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        config = _config(transformers, folder, head)
+        found = tensors()
+        refuse_quantised(found)
+        architecture = _architecture(transformers, content, config, head)
+        _check_size(architecture, config, found)
+        try:
+            model, info = architecture.from_pretrained(
+                None,
+                config=config,
+                state_dict=found,
+                dtype=_dtype(found),
+                attn_implementation="eager",  # the fused ones have no second derivative
+                experts_implementation="eager",
+                ignore_mismatched_sizes=True,  # those that differ are told below, with their count
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # whatever a config that does not suit the weights makes it stumble over
+            raise _stumbled(error, f"{architecture.__name__} could not be built from config.json") from error
+    _check_fit(model, info, content, head)
+    return model.requires_grad_(True)  # type: ignore[no-any-return]
+
+
+def _refuse(content: Mapping[str, Any]) -> None:
+    """Refuse what needs code that comes with the checkpoint, and what is no floating-point network."""
+    if content.get("auto_map"):
+        raise CheckpointError(
+            "refused: config.json asks for code that comes with the checkpoint (auto_map), and nothing in a checkpoint "
+            "is run: name what builds the network in model.class_path, or, where the architecture of that name in "
+            "transformers is the same one, take auto_map out of config.json"
+        )
+    quantised = content.get("quantization_config")
+    if quantised:
+        method = printable(quantised.get("quant_method")) if isinstance(quantised, dict) else "quantization_config"
+        raise CheckpointError(
+            f"refused: the weights are quantised ({method}), so the loss is not twice "
+            "differentiable in them as stored: take the folder of the unquantised model (float32, bfloat16 or float16)"
+        )
+    _refuse_huge(content)
+
+
+def _refuse_huge(content: Any) -> None:
+    """Refuse counts that would take for ever to build; a damaged digit is enough."""
+    entries = content.items() if isinstance(content, dict) else ()
+    for key, value in entries:
+        counts = str(key).startswith("num_") or key in ("n_layer", "n_layers", "n_head")
+        if counts and isinstance(value, (int, float)) and value > _MOST_OF_A_KIND:
+            raise CheckpointError(
+                f"config.json is damaged: found {printable(key)}: {value}, expected a count: copy it again"
+            )
+        if isinstance(value, dict):
+            _refuse_huge(value)
+
+
+def _config(transformers: Any, folder: Path, head: Head) -> Any:
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged config makes it stumble over
+        raise _stumbled(error, "transformers cannot read config.json") from error
+    for each in [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]:
+        if hasattr(each, "use_cache"):
+            each.use_cache = False  # keys and values are kept for generation alone
+    config.return_dict = True
+    if head.labels is not None:
+        config.num_labels = head.labels
+    return config
+
+
+def _architecture(transformers: Any, content: Mapping[str, Any], config: Any, head: Head) -> Any:
+    """The class that the config or the adapter names, if it is one of transformers' own."""
+    if head.architecture is not None and head.architecture.startswith("Auto"):
+        try:
+            with torch.device("meta"):
+                return type(getattr(transformers, head.architecture).from_config(config))
+        except Exception as error:
+            raise _stumbled(error, f"the base model has no form for the adapter's task, {head.architecture}") from error
+    name = head.architecture or _named(content)
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        raise CheckpointError(
+            f"config.json names the architecture {printable(name)!r}, which transformers {transformers.__version__} "
+            "does not have: update transformers, or name what builds the network in model.class_path"
+        )
+    expected = getattr(found, "config_class", None)
+    if expected is None or not isinstance(config, expected):
+        raise CheckpointError(
+            f"config.json is damaged: its architecture {name} does not go with its model_type "
+            f"{getattr(config, 'model_type', None)!r}: copy it again, or name what builds the network in "
+            "model.class_path"
+        )
+    return found
+
+
+def _named(content: Mapping[str, Any]) -> str:
+    names = content.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    if isinstance(content.get("architecture"), str):
+        name = printable(content["architecture"])
+        raise CheckpointError(
+            f"config.json is timm's (architecture {name}), which does not build the network by itself: set "
+            f"model.class_path: timm.create_model and model.init_args: {{model_name: {name}}}"
+        )
+    raise CheckpointError(
+        "config.json names no architecture (architectures: [...]), so nothing says what builds the network: name it "
+        'in model.class_path, "file.py:name" or "package.module.Name"'
+    )
+
+
+def _check_size(architecture: Any, config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Build the network without memory first: a damaged config may describe one that fits no machine."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _LAYERS_PER_TENSOR * len(tensors):
+        raise CheckpointError(
+            f"config.json says that the network has {layers} layers, but the weights have {len(tensors)} tensors: "
+            "they are not of one model, copy both again"
+        )
+    try:
+        with torch.device("meta"):
+            skeleton = architecture(config)
+        needed = sum(item.numel() * 4 for item in skeleton.state_dict().values())
+    except Exception as error:
+        raise _stumbled(error, f"{architecture.__name__} could not be built from config.json") from error
+    held = sum(item.numel() * 4 for item in tensors.values())
+    if needed > 2 * held and needed > available_memory(torch.device("cpu")):
+        raise CheckpointError(
+            f"config.json describes a network of {needed:,} bytes, but the weights are of {held:,}: they are not of "
+            "one model, copy both again"
+        )
+
+
+def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    double = any(item.dtype is torch.float64 for item in tensors.values())
+    return torch.float64 if double else torch.float32
+
+
+def _check_fit(model: Any, info: Mapping[str, Any], content: Mapping[str, Any], head: Head) -> None:
+    """Refuse weights that are not those of the network: what it did not find, transformers made up."""
+    name = type(model).__name__
+    shapes = {key: tuple(item.shape) for key, item in model.state_dict().items()}
+    missing = sorted(key for key in info["missing_keys"] if not head.brings(key))
+    differing = sorted(entry for entry in info["mismatched_keys"] if not head.brings(entry[0]))
+    unexpected = sorted(info["unexpected_keys"])
+    if head.architecture is not None and name not in (content.get("architectures") or ()):
+        unexpected = [key for key in unexpected if key.startswith(f"{model.base_model_prefix}.")]
+    complaints = []
+    if differing:
+        key, found, expected = differing[0]
+        complaints.append(
+            f"{counted(len(differing))} {'has' if len(differing) == 1 else 'have'} another shape (first: "
+            f"{printable(key)} is {tuple(found)}, the model expects {tuple(expected)})"
+        )
+    if missing:
+        first = few([f"{key} {shapes.get(key, ())}" for key in missing], 3)
+        complaints.append(f"it lacks {len(missing)} of the model's {counted(len(shapes))} (first: {first})")
+    if unexpected:
+        first = few(unexpected, 3)
+        complaints.append(f"it has {counted(len(unexpected))} that the model lacks (first: {first})")
+    if complaints:
+        complaints.append(_cause(model, missing, differing, head))
+        whose = f"{name}, which config.json names" if head == Head() else f"the adapter's base model, {name}"
+        raise CheckpointError(f"the weights do not fit {whose}: {'; '.join(complaints)}")
+
+
+def _cause(model: Any, missing: list[str], differing: list[Any], head: Head) -> str:
+    if head != Head():
+        return (
+            "what the base model lacks the adapter was trained with at random and did not save: name the base model "
+            "that holds it in model.base, or train the adapter with it in modules_to_save"
+        )
+    if missing and not differing and not any(key.startswith(f"{model.base_model_prefix}.") for key in missing):
+        return (
+            "its head was never trained, or is saved elsewhere, and transformers would fill it with random numbers: "
+            "save the fine-tuned model by save_pretrained"
+        )
+    return "config.json and the weights are not of one model: copy both again, or set architectures to what was saved"
+
+
+def _stumbled(error: Exception, what: str) -> CheckpointError:
+    if out_of_memory(error):
+        raise error
+    return CheckpointError(
+        f"{what} ({one_line(error)}): it is damaged, or of a newer transformers: copy it again, "
+        "or name what builds the network in model.class_path"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """The first line of a library's error, which may be a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers and peft from writing to the terminal: what matters is said by hessdiag."""
+    library = import_extra("transformers", _PURPOSE).utils.logging
+    logger = logging.getLogger("transformers")
+    level, bar = logger.level, library.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL)
+        library.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            if bar:
+                library.enable_progress_bar()
