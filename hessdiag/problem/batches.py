@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hessdiag.errors import DataError
 from hessdiag.problem.graphs import GraphArguments, by_graph
+from hessdiag.problem.padding import without_padding
 from hessdiag.problem.structure import holds_tensors, leaves, moved_object, nbytes, plain_leaves
 
 __all__ = ["Batch", "Fingerprint", "read_batch"]
@@ -166,8 +167,8 @@ class Fingerprint:
     """A hash of the data in order, the same for every split into batches.
 
     Each tensor in the batch's structure is hashed row after row across batches, with its dtype and trailing
-    shape wherever they change; of a batch of graphs, each graph. Changing a value or the order of the examples
-    changes it.
+    shape wherever they change; of a batch of graphs, each graph; of texts, no padding. Changing a value or the order
+    of the examples changes it.
     """
 
     def __init__(self) -> None:
@@ -177,7 +178,7 @@ class Fingerprint:
     def add(self, batch: Batch) -> None:
         """Take in the next batch."""
         inputs = batch.inputs if batch.graphs is None else batch.graphs
-        for path, leaf in plain_leaves(by_graph({"inputs": inputs, "targets": batch.targets})):
+        for path, leaf in plain_leaves(by_graph(without_padding({"inputs": inputs, "targets": batch.targets}))):
             if isinstance(leaf, Tensor):
                 form = json.dumps([str(leaf.dtype), list(leaf.shape[1:])]).encode()
                 dense = leaf.detach().to_dense().cpu().contiguous()
