@@ -15,6 +15,7 @@ from hessdiag.cli.doctor import doctor
 from hessdiag.cli.eigs import eigs
 from hessdiag.cli.failures import failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
+from hessdiag.cli.init import init
 from hessdiag.cli.inspect import inspect
 from hessdiag.cli.schema import schema
 from hessdiag.cli.streams import open_closed_streams
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (audit, eigs, trace, gap, density, crosscheck, inspect, validate, schema, doctor):
+for command in (audit, eigs, trace, gap, density, crosscheck, inspect, init, validate, schema, doctor):
     app.command()(command)
 
 

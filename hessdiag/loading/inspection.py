@@ -14,6 +14,8 @@ from torch import Tensor
 from hessdiag.errors import CheckpointError, UsageError
 from hessdiag.findings import Inspection, Refusal, TensorInfo
 from hessdiag.loading.checkpoints import Format, Reading, identify, named, sha256
+from hessdiag.loading.checkpoints.pickles import unsafe_globals
+from hessdiag.loading.checkpoints.quantised import refuse_quantised
 from hessdiag.memory import out_of_memory
 
 __all__ = ["inspect"]
@@ -55,15 +57,30 @@ def inspect(path: Path, shown: str, reading: Reading) -> Inspection:
         try:
             contents = form.read(path, reading)
         except CheckpointError as error:
-            if not str(error).startswith("refused:"):
-                raise
-            return replace(found, refusal=Refusal(str(error), _unsafe_globals(path)))
+            return replace(found, refusal=_refusal(error, form.files(path)))
         return replace(
             found,
             format=contents.format or form.name,
             tensors=tuple(_described(contents.tensors)),
             besides=dict(contents.besides),
+            refusal=_refused_as_read(contents.tensors),
         )
+
+
+def _refusal(error: CheckpointError, files: list[Path]) -> Refusal:
+    """What a refusal says; damage is raised again."""
+    if not str(error).startswith("refused:"):
+        raise error
+    names = dict.fromkeys(name for file in files for name in _unsafe_globals(file))
+    return Refusal(str(error), tuple(names))
+
+
+def _refused_as_read(tensors: Mapping[str, Tensor]) -> Refusal | None:
+    try:
+        refuse_quantised(tensors)
+    except CheckpointError as error:
+        return Refusal(str(error))
+    return None
 
 
 def _blank(path: Path, shown: str, form: Format) -> Inspection:
@@ -80,6 +97,8 @@ def _architecture(folder: Path) -> dict[str, str]:
     names = config.get("architectures")
     if isinstance(names, list) and names:
         found["architecture"] = ", ".join(map(str, names))
+    if config.get("auto_map"):
+        found["own code"] = "named in auto_map, which is never run"
     found |= _words(config, _CONFIG) | _words(adapter, _ADAPTER)
     return found
 
@@ -97,16 +116,14 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _unsafe_globals(path: Path) -> tuple[str, ...]:
-    """What a pickle would call; nothing where there is no pickle, or it does not tell."""
+def _unsafe_globals(path: Path) -> list[str]:
+    """What a pickle would call; nothing where there is no pickle, or it cannot be followed."""
     try:
-        from hessdiag.loading.checkpoints.pickles import unsafe_globals
-
-        return tuple(unsafe_globals(path))
+        return unsafe_globals(path)
     except Exception as error:  # the refusal stands, whatever else is wrong with the file
         if out_of_memory(error):
             raise
-        return ()
+        return []
 
 
 def _described(tensors: Mapping[str, Tensor]) -> Iterator[TensorInfo]:

@@ -26,7 +26,6 @@ def checkpoint(found: Inspection, canvas: Canvas) -> Iterator[RenderableType]:
     yield _facts(found, canvas)
     if found.refusal is not None:
         yield from _refusal(found.refusal, canvas)
-        return
     if found.tensors:
         yield from _tensors(found, canvas)
     if found.besides:
@@ -45,7 +44,7 @@ def _facts(found: Inspection, canvas: Canvas) -> RenderableType:
         "sha256": found.sha256,
         **found.architecture,
     }
-    if found.refusal is None:
+    if found.tensors:
         facts["weights"] = _amount(found.total)
         if len(found.by_dtype) > 1:
             facts |= {f"  {dtype}": _amount(amount) for dtype, amount in found.by_dtype.items()}
