@@ -9,7 +9,7 @@ from typing import Any
 
 from hessdiag.errors import HessdiagError
 
-__all__ = ["EXTRAS", "MissingExtraError", "causes", "explain_failure", "explain_import", "import_extra"]
+__all__ = ["EXTRAS", "MissingExtraError", "explain_failure", "explain_import", "import_extra"]
 
 EXTRAS = {
     "accelerate": "hf",
@@ -85,7 +85,7 @@ def _install_pair() -> str:
 
 def _missing_package(error: BaseException) -> str | None:
     """The first missing module that is named; transformers wraps the error, and says itself only what it missed."""
-    for cause in causes(error):
+    for cause in _causes(error):
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             return cause.name.partition(".")[0]
     return None
@@ -93,10 +93,10 @@ def _missing_package(error: BaseException) -> str | None:
 
 def _without_operators(error: BaseException) -> bool:
     """Torchvision built for another torch."""
-    return any("torchvision::" in str(cause) and "does not exist" in str(cause) for cause in causes(error))
+    return any("torchvision::" in str(cause) and "does not exist" in str(cause) for cause in _causes(error))
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what it was raised from, and so on; what was merely being handled meanwhile is not to blame."""
     while error is not None:
         yield error

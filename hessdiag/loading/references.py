@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from hessdiag.errors import HessdiagError, UsageError
-from hessdiag.loading.extras import causes, explain_failure
+from hessdiag.loading.extras import explain_failure
 
 __all__ = ["call_reference", "described", "import_reference"]
 
@@ -90,12 +90,20 @@ def described(error: BaseException) -> str:
 
 def _way_on(key: str, error: BaseException) -> str:
     """What to do about weights that a factory could not download."""
-    if not key.startswith("model") or not any(isinstance(cause, _NO_NETWORK) for cause in causes(error)):
+    if not key.startswith("model") or not _for_want_of_a_network(error):
         return ""
     return (
         ": it wanted to download something, and could not: let it build the network without weights "
         "(pretrained: false, weights: null), and name a file with them under model.checkpoint"
     )
+
+
+def _for_want_of_a_network(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, _NO_NETWORK):
+            return True
+        error = error.__cause__ or error.__context__  # libraries that download do not always say from what they raise
+    return False
 
 
 def _offered(holder: Any, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,67 @@ def test_missing_names_come_with_the_nearest(tmp_path):
     with pytest.raises(UsageError) as caught:
         named(Path(), "torch.nn.zzz")
     assert len(str(caught.value)) < 300
+
+
+def test_a_name_goes_on_into_a_class(tmp_path):
+    assert named(Path(), "torch.nn.Embedding.from_pretrained") == nn.Embedding.from_pretrained
+    (tmp_path / "model.py").write_text(
+        "class Net:\n    class Inner:\n        pass\n    @classmethod\n    def small(cls): return cls, 'small'"
+    )
+    kind, size = named(tmp_path, "model.py:Net.small")()
+    assert (kind, size) == (named(tmp_path, "model.py:Net"), "small")
+    assert named(tmp_path, "model.py:Net.Inner") is kind.Inner
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        (
+            "torch.nn.Embedding.from_pretraned",
+            "no 'from_pretraned' in torch.nn.Embedding, expected one of: from_pretrained",
+        ),
+        ("torch.nnn.Linear", "no 'nnn' in torch, expected one of: nn, "),
+        ("torch.nn.Linear.build.net", "no 'build' in torch.nn.Linear, expected one of: "),
+        ("model.py:Net.smal", "no 'smal' in model.py:Net, expected one of: small"),
+        ("model.py:Net.small.er", "no 'er' in model.py:Net.small, expected one of: "),
+    ],
+)
+def test_where_a_name_leads_no_further(tmp_path, reference, words):
+    (tmp_path / "model.py").write_text("class Net:\n    @classmethod\n    def small(cls): return cls()")
+    with pytest.raises(UsageError) as caught:
+        named(tmp_path, reference)
+    assert f"model.class_path: found {words}" in str(caught.value)
+
+
+def test_a_package_that_imports_its_parts_when_they_are_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "lazy_of_test.py").write_text(
+        "def __dir__(): return ['network', 'broken']\n"
+        "def __getattr__(name):\n"
+        "    if name == 'broken': raise RuntimeError('no good')\n"
+        "    if name == 'network': return dict\n"
+        "    raise AttributeError(name)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert named(tmp_path, "lazy_of_test.network") is dict
+    with pytest.raises(UsageError, match="found no 'netwrk' in lazy_of_test, expected one of: network"):
+        named(tmp_path, "lazy_of_test.netwrk")
+    with pytest.raises(
+        HessdiagError, match="importing broken from lazy_of_test failed: RuntimeError: no good"
+    ) as caught:
+        named(tmp_path, "lazy_of_test.broken")
+    assert caught.value.exit_code == 3
+
+
+def test_a_factory_that_wants_to_download(tmp_path):
+    def offline(**arguments: object) -> None:
+        raise OSError("no weights") from urllib.error.URLError("Name or service not known")
+
+    with pytest.raises(
+        HessdiagError, match=r"failed: OSError: no weights: it wanted to download .* model\.checkpoint$"
+    ):
+        call_reference("model.class_path", "a.b", offline, lambda name: tmp_path / name, pretrained=True)
+    with pytest.raises(HessdiagError, match=r"failed: OSError: no weights$"):
+        call_reference("loss", "a.b", offline, lambda name: tmp_path / name)
 
 
 def test_missing_modules():

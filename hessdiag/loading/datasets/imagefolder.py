@@ -39,36 +39,38 @@ def read(spec: ImageFolderData, resolve: Callable[[str], Path]) -> PictureExampl
     try:
         root = folder if spec.split is None else _split(folder, spec.split, spec.path)
         classes = _classes(root, shown, told_split=spec.split is not None)
-        files = [_pictures_in(root / name) for name in classes]
+        files = [_pictures_in(root / name, folder) for name in classes]
     except OSError as error:
         raise DataError(f"data.path: {error.filename or shown} could not be read: {error.strerror or error}") from None
     _refuse_empty([name for name, found in zip(classes, files, strict=True) if not found], len(classes), shown)
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    named = _Named([file for found in files for file in found], str(folder), spec.path)
-    return PictureExamples(named, labels, spec.transform)
+    return PictureExamples(folder, spec.path, [file for found in files for file in found], labels, spec.transform)
 
 
 class PictureExamples:
     """Pictures (3, height, width), float32, with the numbers of their classes.
 
     Args:
-        files: where they lie.
+        folder: where they lie.
+        shown: the folder's name in messages.
+        files: their names, from the folder.
         labels: the class of each, shape (N,).
         transform: what becomes of them.
     """
 
-    def __init__(self, files: _Named, labels: np.ndarray, transform: Transform) -> None:
-        self._files, self._labels, self._transform = files, labels, transform
+    def __init__(self, folder: Path, shown: str, files: list[str], labels: np.ndarray, transform: Transform) -> None:
+        self._folder, self._shown, self._files = folder, shown, files
+        self._labels, self._transform = labels, transform
         self._first: tuple[str, tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def batch(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Decode the pictures ``rows``, the first of them alone: its size is that of all."""
+        """Decode the pictures ``rows``; the first that is ever read tells the size of all."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on metadata that are not used
-            height, width, channels = self._read(rows[0]).shape
+            height, width, channels = self._first[1] if self._first else self._read(rows[0]).shape
             check_room(
                 4 * len(rows) * channels * height * width,
                 f"data: a batch of {len(rows)} pictures of {width} x {height}",
@@ -81,8 +83,8 @@ class PictureExamples:
         return _normalised(images, self._transform), torch.from_numpy(self._labels[rows])
 
     def _read(self, row: int) -> Pixels:
-        path, shown = self._files[row]
-        pixels = read_picture(path, shown, self._transform)
+        shown = os.path.join(self._shown, self._files[row])
+        pixels = read_picture(self._folder / self._files[row], shown, self._transform)
         name, shape = self._first = self._first or (shown, pixels.shape)
         if pixels.shape != shape:
             raise DataError(
@@ -90,17 +92,6 @@ class PictureExamples:
                 f"{pixels.shape[0]}), expected one size for all: set data.transform.resize and data.transform.crop"
             )
         return pixels
-
-
-class _Named:
-    """Files below a folder, with their names as the user would write them."""
-
-    def __init__(self, files: list[str], folder: str, shown: str) -> None:
-        self._files, self._folder, self._shown = files, folder, shown
-
-    def __getitem__(self, row: int) -> tuple[Path, str]:
-        file = self._files[row]
-        return Path(file), os.path.join(self._shown, os.path.relpath(file, self._folder))
 
 
 def _normalised(images: Tensor, transform: Transform) -> Tensor:
@@ -130,8 +121,9 @@ def _classes(root: Path, shown: str, *, told_split: bool) -> list[str]:
         found = f"{pictures} pictures, but no folders" if pictures else "no folders"
         raise DataError(f"data.path: {shown} holds {found}, expected one folder of pictures for each class")
     if not told_split and _SPLITS.issuperset(name.lower() for name in names):
+        found = ", ".join(names)
         raise UsageError(
-            f"missing: {shown} holds {', '.join(names)}, which are no classes: name one of them", "data.split"
+            f"missing: {shown} holds {found}, which are splits, not classes: name one of them", "data.split"
         )
     return names
 
@@ -144,9 +136,9 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")  # "._cat.jpg" is a Mac's, and no picture
 
 
-def _pictures_in(folder: Path) -> list[str]:
-    """The pictures in a folder and those below it: folders by their whole path, files in each by name."""
-    found = [(root, sorted(filter(_is_picture, files))) for root, files in _walk(folder)]
+def _pictures_in(folder: Path, start: Path) -> list[str]:
+    """The pictures in a folder and below it, named from ``start``: folders by whole name, files in each by name."""
+    found = [(os.path.relpath(root, start), sorted(filter(_is_picture, files))) for root, files in _walk(folder)]
     return [os.path.join(root, name) for root, names in sorted(found) for name in names]
 
 
@@ -171,7 +163,6 @@ def _refuse_empty(names: list[str], classes: int, shown: str) -> None:
     if names:
         first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise DataError(
-            f"data.path: {len(names)} of the {classes} folders in {shown} hold no pictures ({first}), and would shift the "
-            f"numbers of the classes after them: delete what is no class (pictures are files "
-            f"{', '.join(EXTENSIONS)})"
+            f"data.path: of the {classes} folders in {shown}, {len(names)} without pictures ({first}) would shift the "
+            f"numbers of the classes after them: delete what is no class (pictures are files *{', *'.join(EXTENSIONS)})"
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,9 @@ def read_picture(path: Path, shown: str, transform: Transform) -> Pixels:
         raise
     except image.UnidentifiedImageError:
         raise DataError(f"data: {shown} {_what_instead(path)}") from None
-    except image.DecompressionBombError:
-        raise DataError(_too_large(shown, "several hundred million pixels")) from None
+    except image.DecompressionBombError as error:
+        found = re.search(r"\d+ pixels", str(error))
+        raise DataError(_too_large(shown, found[0] if found else "too many pixels")) from None
     except Exception as error:  # a damaged file can make a decoder stumble over anything
         if out_of_memory(error):
             raise
@@ -61,7 +63,7 @@ def read_picture(path: Path, shown: str, transform: Transform) -> Pixels:
 def _decoded(image: Any, file: Any, shown: str, transform: Transform) -> Pixels:
     with image.open(file, formats=_FORMATS) as opened:  # reads the header alone
         size = _resized(opened.size, transform.resize)
-        for width, height in (opened.size, size):
+        for width, height in (opened.size, size, 2 * (transform.crop or 0,)):
             if width * height > _MOST_PIXELS:
                 raise DataError(_too_large(shown, f"{width} x {height} pixels"))
         picture = opened.convert("RGB")
@@ -70,7 +72,7 @@ def _decoded(image: Any, file: Any, shown: str, transform: Transform) -> Pixels:
     if transform.crop is not None:
         left, top = (_margin(length, transform.crop) for length in size)
         picture = picture.crop((left, top, left + transform.crop, top + transform.crop))
-    return cast(Pixels, np.array(picture))
+    return np.array(picture)
 
 
 def _resized(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -88,7 +90,7 @@ def _margin(length: int, side: int) -> int:
 
 def _too_large(shown: str, found: str) -> str:
     return (
-        f"data: {shown} has {found} after unpacking or resizing, expected at most {_MOST_PIXELS / 1e6:.0f} million: "
+        f"data: {shown} has {found} after unpacking, resizing and cutting, expected at most {_MOST_PIXELS}: "
         "a decompression bomb, or a picture to be cut into smaller ones first"
     )
 
