@@ -36,7 +36,7 @@ def in_few_words(item: object) -> str:
     if isinstance(item, nn.Module):
         return f"module {type(item).__name__}"
     if isinstance(item, str):
-        return repr(printable(item))
+        return f"'{printable(item)}'"
     if item is None or isinstance(item, (bool, int, float)):
         return printable(repr(item))
     if isinstance(item, (Mapping, Sequence, set, frozenset)):

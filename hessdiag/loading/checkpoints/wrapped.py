@@ -118,7 +118,7 @@ def _nothing(content: Mapping[Any, Any], which: Which) -> str:
 
 
 def _trained(content: Any, path: tuple[str, ...] = (), seen: set[int] | None = None) -> list[_Found]:
-    """Weights under the usual names; else the tensors here; else under any name that is not of something else."""
+    """Weights under the usual names; else those here, or under any name that is not of something else."""
     seen = set() if seen is None else seen
     if id(content) in seen or len(path) > _DEEPEST:  # a small pickle can make a dict that leads to itself many times
         return []
@@ -131,14 +131,15 @@ def _trained(content: Any, path: tuple[str, ...] = (), seen: set[int] | None = N
     usual = [found for name in names if name in content for found in _trained(content[name], (*path, name), seen)]
     if usual:
         return usual
-    if _has_tensors(content):
-        return [_Found(path, content)]
-    return [
+    inner = [
         found
         for name, item in content.items()
         if isinstance(name, str) and not _OTHERS.search(name) and not EMA.search(name)
         for found in _trained(item, (*path, name), seen)
     ]
+    own = _tensors_in(content)
+    # A single tensor beside weights is a state of the random numbers or their like.
+    return [_Found(path, content)] if own and own >= sum(len(found.tensors()) for found in inner) else inner
 
 
 def _averages(content: Any) -> list[_Found]:
@@ -156,7 +157,7 @@ def _average_entries(content: Any, path: tuple[str, ...], seen: set[int]) -> Ite
         return
     for name, item in content.items():
         if isinstance(name, str) and isinstance(item, (Mapping, nn.Module)):
-            if EMA.search(name):
+            if EMA.search(name) and _trained(item):
                 yield (*path, name), item
             else:
                 yield from _average_entries(item, (*path, name), seen)
@@ -195,8 +196,11 @@ def _is_optimizer(item: Any) -> bool:
     return isinstance(item, Mapping) and "param_groups" in item
 
 
-def _has_tensors(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(item, Tensor) for item in content.values()) and all(isinstance(name, str) for name in content)
+def _tensors_in(content: Mapping[Any, Any]) -> int:
+    """How many stand here by name."""
+    if not all(isinstance(name, str) for name in content):
+        return 0
+    return sum(isinstance(item, Tensor) for item in content.values())
 
 
 def _beside(content: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
