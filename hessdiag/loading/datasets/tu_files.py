@@ -201,9 +201,9 @@ def _faulty_line(path: Path, shown: str, dtype: type[Any]) -> DataError:
     """The first line that is not what the others are."""
     words = "a whole number" if dtype is np.int64 else "a number"
     columns: int | None = None
-    with path.open(encoding="ascii", errors="replace", newline="\n") as lines:
+    with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
-            cells = line.split(",") if line.strip() else []
+            cells = line.split(",") if line != "\n" else []
             wrong = next((cell for cell in cells if not _parses(cell, dtype)), None)
             if wrong is not None:
                 return DataError(f"{shown}:{number}: found {wrong.strip()[:_MOST_TEXT]!r}, expected {words}")
