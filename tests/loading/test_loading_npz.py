@@ -112,7 +112,7 @@ def test_faults_are_told(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 1)), y=np.float32(3))
     assert "data.targets: found a single number" in message(tmp_path)
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 1)), y=np.array(["a", "b", "c"]))
-    assert "array 'y' has type <U1, expected numbers" in message(tmp_path)
+    assert "array 'y' in data.npz has type <U1, expected numbers" in message(tmp_path)
 
 
 def test_objects_are_not_unpickled(tmp_path):

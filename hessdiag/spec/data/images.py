@@ -20,24 +20,35 @@ class _Normalised(CommonData):
     """Pixels from 0 to 1, less ``mean``, over ``std``, by channel."""
 
     path: Text = Field(description="The folder or archive, relative to the spec's folder.")
-    mean: Means | None = Field(default=None, description="Taken from the pixels (0 to 1), one for each channel.")
-    std: Deviations | None = Field(default=None, description="The pixels are divided by it, one for each channel.")
+    mean: Means | None = Field(
+        default=None, description="Taken from the pixels (0 to 1): one for each channel, or one for all."
+    )
+    std: Deviations | None = Field(
+        default=None, description="The pixels are divided by it: one for each channel, or one for all."
+    )
 
 
 class IdxData(_Normalised):
-    """MNIST's own files, gzipped or not: images (1, H, W)."""
+    """MNIST's own files, gzipped or not: images (1, H, W) from 0 to 1; numbers wider than bytes stay as they are."""
 
     format: Literal["idx"] = Field(description="IDX files, as MNIST's.")
     path: Text = Field(description="The folder with the files, relative to the spec's folder.")
     split: Side = Field(default="test", description="train (train-*) or test (t10k-*).")
-    inputs: OptionalText = Field(default=None, description="The file of images in it; omitted: by the split.")
-    targets: OptionalText = Field(default=None, description="The file of labels in it; omitted: by the split.")
+    inputs: OptionalText = Field(
+        default=None,
+        description="The file of images, as emnist-letters-test-images-idx3-ubyte.gz; omitted: by the split.",
+    )
+    targets: OptionalText = Field(default=None, description="The file of labels; omitted: by the split.")
 
 
 class CifarData(_Normalised):
     """CIFAR-10 or CIFAR-100, binary or python version, archive or folder: images (3, 32, 32)."""
 
     format: Literal["cifar"] = Field(description="CIFAR's own files.")
+    path: Text = Field(
+        description="The .tar.gz archive, or the folder with the files or with the folder that it unpacks to, relative "
+        "to the spec's folder."
+    )
     split: Side = Field(default="test", description="train or test.")
     labels: Annotated[Literal["fine", "coarse"], one_of(Literal["fine", "coarse"])] = Field(
         default="fine", description="Of CIFAR-100: the 100 classes, or the 20 superclasses."

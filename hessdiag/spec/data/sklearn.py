@@ -19,4 +19,6 @@ class SklearnData(CommonData):
 
     format: Literal["sklearn"] = Field(description="A dataset that comes with scikit-learn.")
     name: Annotated[Bundled, one_of(Bundled)] = Field(description="Which one.")
-    standardize: bool = Field(default=False, description="Whether each feature is taken less its mean, over its std.")
+    standardize: bool = Field(
+        default=False, description="Whether each feature is taken less its mean, over its std, both over all examples."
+    )

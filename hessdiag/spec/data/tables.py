@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from hessdiag.spec.data.common import CommonData, kind_of_names, names_expected
-from hessdiag.spec.fields import OptionalText, Text
+from hessdiag.spec.fields import OptionalText, Text, expected, expecting
 
 __all__ = ["CsvData", "ParquetData"]
 
 Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 
+
+def _each_once(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(words)) < len(words):
+        raise expected("each class once")
+    return words
+
+
+Classes = Annotated[Names, Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_each_once)]
+Mark = Annotated[
+    str, Field(min_length=1, max_length=1, pattern=r'^[^"\r\n]$'), expecting('one character, as ";" or "\\t"')
+]
 
 Columns = Annotated[
     Annotated[Text, Tag("<name>")]
@@ -28,14 +39,18 @@ class _TableData(CommonData):
     inputs: Annotated[
         Columns | None,
         Field(
-            description="The columns of features, side by side (N, F) for model(x); or a mapping from argument to a "
-            "list of columns, for model(**x); omitted: all but the targets.",
+            description="The columns of features, side by side (N, F) in floating point for model(x); or a mapping "
+            "from argument to a list of columns, for model(**x); omitted: all but the targets.",
         ),
     ] = None
     targets: OptionalText = Field(
-        default=None, description="The column of targets; may be omitted only where the loss is `model`."
+        default=None,
+        description="The column of targets: class numbers, real numbers, or words (see `classes`); may be omitted only "
+        "where the loss is `model`.",
     )
-    classes: Names | None = Field(default=None, description="The words of the target column, in their numbers' order.")
+    classes: Classes | None = Field(
+        default=None, description="The words of the target column, in their numbers' order."
+    )
 
     def lacks_targets_for(self, loss: str) -> bool:
         """Whether the loss needs targets that the spec does not name."""
@@ -46,11 +61,11 @@ class CsvData(_TableData):
     """A text table with a line of column names."""
 
     format: Literal["csv"] = Field(description="A text table with a line of column names.")
-    delimiter: Text = Field(default=",", description="What stands between two cells.", max_length=1)
+    delimiter: Mark = Field(default=",", description="The character between two cells.")
 
 
 class ParquetData(_TableData):
-    """Parquet, read by row groups."""
+    """Parquet, read by row groups; a column may hold lists of numbers, all of one length."""
 
     format: Literal["parquet"] = Field(description="Parquet.")
     path: Text = Field(description="The file, or a folder of .parquet files, relative to the spec's folder.")
