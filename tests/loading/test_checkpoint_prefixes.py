@@ -72,7 +72,7 @@ MISFITS = {
     "more beside a prefix": (
         {**prefixed("net."), "criterion.weight": torch.ones(3)},
         "does not fit the model: it has 1 tensor that the model lacks (first: criterion.weight (3,)); all of the "
-        "model's are there: name in model.class_path what has the others too, or save the state dict of the model alone",
+        "model's are there: name in model.class_path what has the others too, or save the state dict of the model",
     ),
     "half under a prefix": (
         {"net.0.weight": W["0.weight"], "net.0.bias": W["0.bias"], "net.9.weight": W["2.weight"]},

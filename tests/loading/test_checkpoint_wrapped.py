@@ -130,7 +130,7 @@ NOT_FOUND = {
     "no average": (
         {"model": W, "optimizer": optimizer_state()},
         {"weights": "ema"},
-        "holds no weights of a moving average (it holds model, optimizer): leave out --weights ema (model.weights: ema)",
+        "holds no weights of a moving average (it holds model, optimizer): leave out --weights ema",
     ),
     "nothing but an average": (
         {"ema": W, "epoch": 3},

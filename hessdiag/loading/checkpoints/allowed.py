@@ -71,7 +71,7 @@ def _attribute(found: Any, names: Sequence[str], path: str, option: str) -> Any:
     for name in names:
         if not hasattr(found, name):
             raise UsageError(f"{option}: {path} has no {name}")
-        found = getattr(found, name)
+        path, found = f"{path}.{name}", getattr(found, name)
     return found
 
 

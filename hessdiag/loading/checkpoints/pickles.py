@@ -261,6 +261,8 @@ class _Machine:
             if isinstance(kind, Thing) and isinstance(count, int):
                 size = count * _ELEMENT_BYTES.get(kind.name, 1)
                 self.seen.storages[str(key)] = max(size, self.seen.storages.get(str(key), 0))
+        if isinstance(identity, Thing) and "module" in identity.items[:1]:
+            self.seen.unread.add("a class with its source")  # as torch wrote modules before 1.6
         self.push(Thing("storage", items=[identity]))
 
     def stop(self, _: Any) -> None:

@@ -84,8 +84,9 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
     unread = sorted({name for look in seen for name in look.unread})
     if unread:
         raise _RefusedError(
-            f"refused: a pickle of protocol {max(look.protocol for look in seen)} with operations that weights_only "
-            f"does not read ({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}"
+            f"refused: its pickle (protocol {max(look.protocol for look in seen)}) has what weights_only does not read "
+            f"({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}; or, if you trust whoever made it, "
+            "--trust-checkpoint"
         )
     _check_storages(path, seen)
     with torch.serialization.safe_globals(list(allowed)):
@@ -155,7 +156,8 @@ def _damaged(path: Path, what: str) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    return printable(re.split(r"\. |\n", str(error).strip())[0] or type(error).__name__)
+    own = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # torch puts advice for developers around it
+    return printable(re.split(r"\. |\n", own)[0] or type(error).__name__)
 
 
 def _refusal(names: list[str], seen: Look) -> str:
