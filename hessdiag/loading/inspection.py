@@ -16,12 +16,14 @@ from hessdiag.findings import Inspection, Refusal, TensorInfo
 from hessdiag.loading.checkpoints import Format, Reading, identify, named, sha256
 from hessdiag.loading.checkpoints.pickles import unsafe_globals
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
+from hessdiag.loading.checkpoints.refused import LAST as NO_CHECKPOINT
 from hessdiag.memory import out_of_memory
 
 __all__ = ["inspect"]
 
 _AT_ONCE = 1 << 22  # values looked at together: more gain nothing, and a mapped file is read piece by piece
 _MOST_BYTES = 1 << 24  # of a folder's JSON
+_SCRIPTED = "__torch__."  # TorchScript's own classes, which are in the file and not called from outside
 _CONFIG = {
     "model_type": "model type",
     "problem_type": "problem",
@@ -49,14 +51,16 @@ def inspect(path: Path, shown: str, reading: Reading) -> Inspection:
         CheckpointError: damaged, or of no known format.
     """
     if not (path.is_file() or path.is_dir()):
-        found = "found neither a file nor a folder" if path.exists() else "no such file or folder"
-        raise UsageError(f"{shown}: {found} (looked in {path.absolute().parent})")
+        fault = "found neither a file nor a folder" if path.exists() else "no such file or folder"
+        raise UsageError(f"{shown}: {fault} (looked in {path.absolute().parent})")
     with named(shown):
         form = identify(path)
         found = _blank(path, shown, form)
         try:
             contents = form.read(path, reading)
         except CheckpointError as error:
+            if form in NO_CHECKPOINT:
+                raise
             return replace(found, refusal=_refusal(error, form.files(path)))
         return replace(
             found,
@@ -71,7 +75,7 @@ def _refusal(error: CheckpointError, files: list[Path]) -> Refusal:
     """What a refusal says; damage is raised again."""
     if not str(error).startswith("refused:"):
         raise error
-    names = dict.fromkeys(name for file in files for name in _unsafe_globals(file))
+    names = dict.fromkeys(name for file in files for name in _unsafe_globals(file) if not name.startswith(_SCRIPTED))
     return Refusal(str(error), tuple(names))
 
 
@@ -104,7 +108,8 @@ def _architecture(folder: Path) -> dict[str, str]:
 
 
 def _words(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    return {word: str(content[key]) for key, word in names.items() if isinstance(content.get(key), (str, int))}
+    found = {word: content.get(key) for key, word in names.items()}
+    return {word: str(value) for word, value in found.items() if isinstance(value, (str, int)) and value != ""}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def _chunks(tensor: Tensor) -> Iterator[Tensor]:
     if tensor.numel() <= _AT_ONCE:
         yield tensor
     elif tensor.is_contiguous():
-        yield from tensor.view(-1).split(_AT_ONCE)
+        yield from torch.split(tensor.view(-1), _AT_ONCE)
     else:
         for row in tensor.unbind(0):
             yield from _chunks(row)

@@ -130,6 +130,4 @@ def _refusal(refusal: Refusal, canvas: Canvas) -> Iterator[RenderableType]:
         yield line(canvas, "Its pickle would call, beyond what makes up tensors:")
         for name in refusal.globals:
             yield line(canvas, split_name("  " + canvas.literal(name), max(canvas.width - INDENT, 12), hang=4))
-        yield note(
-            canvas, "nothing of it was run; --allow-global NAME, for each, lets a checkpoint that you trust load"
-        )
+        yield note(canvas, "nothing of it was run")
