@@ -316,9 +316,15 @@ def _dangling(path: Path) -> None:
 DAMAGES = {
     "cut short": (_cut_short, "is a damaged picture (image file is truncated"),
     "a flipped byte": (_flipped, "is a damaged picture ("),
-    "empty": (lambda path: path.write_bytes(b""), "is empty (0 bytes), expected a picture (BMP, GIF,"),
-    "other bytes": (lambda path: path.write_bytes(b"PK\3\4 and so on"), "begins with b'PK\\x03\\x04 and', expected"),
-    "a program": (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "begins with b'%!PS-Ado', expected"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty (0 bytes), expected a picture: copy it"),
+    "other bytes": (
+        lambda path: path.write_bytes(b"PK\3\4 and so on"),
+        "is no picture that can be read (it begins with b'PK\\x03\\x04 and'), expected BMP,",
+    ),
+    "a program": (
+        lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"),
+        "is no picture that can be read (it begins with b'%!PS-Ado')",
+    ),
     "left behind": (
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"),
         "is a Git LFS pointer, expected the picture itself: run git lfs pull",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from hessdiag.spec.data import ImageFolderData, Transform
 __all__ = ["PictureExamples", "read"]
 
 _SPLITS = frozenset({"test", "testing", "train", "training", "val", "valid", "validation"})
-_MOST_THREADS = 8
 
 
 def read(spec: ImageFolderData, resolve: Callable[[str], Path]) -> PictureExamples:
@@ -77,9 +75,8 @@ class PictureExamples:
                 "lower data.batch_size, or set data.transform.resize and data.transform.crop",
             )
             images = torch.empty(len(rows), channels, height, width)
-            with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-                for image, pixels in zip(images, pool.map(self._read, rows), strict=True):
-                    image.copy_(torch.from_numpy(pixels).permute(2, 0, 1))
+            for image, row in zip(images, rows, strict=True):
+                image.copy_(torch.from_numpy(self._read(row)).permute(2, 0, 1))
         return _normalised(images, self._transform), torch.from_numpy(self._labels[rows])
 
     def _read(self, row: int) -> Pixels:

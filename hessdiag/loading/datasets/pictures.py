@@ -100,5 +100,9 @@ def _what_instead(path: Path) -> str:
         head = file.read(len(_LFS))
     if head == _LFS:
         return "is a Git LFS pointer, expected the picture itself: run git lfs pull"
-    found = f"begins with {head[:8]!r}" if head else "is empty (0 bytes)"
-    return f"{found}, expected a picture ({', '.join(_FORMATS)}): copy it again, or delete it"
+    if not head:
+        return "is empty (0 bytes), expected a picture: copy it again, or delete it"
+    return (
+        f"is no picture that can be read (it begins with {head[:8]!r}), expected {', '.join(_FORMATS[:-1])} or "
+        f"{_FORMATS[-1]}: copy or convert it, or delete it"
+    )
