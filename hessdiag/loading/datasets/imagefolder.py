@@ -74,7 +74,7 @@ class PictureExamples:
                 f"data: a batch of {len(rows)} pictures of {width} x {height}",
                 "lower data.batch_size, or set data.transform.resize and data.transform.crop",
             )
-            images = torch.empty(len(rows), channels, height, width)
+            images = torch.empty(len(rows), channels, height, width, dtype=torch.float32)
             for image, row in zip(images, rows, strict=True):
                 image.copy_(torch.from_numpy(self._read(row)).permute(2, 0, 1))
         return _normalised(images, self._transform), torch.from_numpy(self._labels[rows])
@@ -95,9 +95,9 @@ def _normalised(images: Tensor, transform: Transform) -> Tensor:
     """Bytes to numbers from 0 to 1, then less the mean, over the deviation."""
     images.mul_(1 / 255)
     if transform.mean is not None:
-        images.sub_(torch.tensor(transform.mean).view(-1, 1, 1))
+        images.sub_(torch.tensor(transform.mean, dtype=torch.float32).view(-1, 1, 1))
     if transform.std is not None:
-        images.div_(torch.tensor(transform.std).view(-1, 1, 1))
+        images.div_(torch.tensor(transform.std, dtype=torch.float32).view(-1, 1, 1))
     return images
 
 
@@ -114,8 +114,8 @@ def _classes(root: Path, shown: str, *, told_split: bool) -> list[str]:
     """The names of the class folders; a class's number is its place."""
     names = _folders(root)
     if not names:
-        pictures = sum(_is_picture(entry.name) for entry in os.scandir(root))
-        found = f"{pictures} pictures, but no folders" if pictures else "no folders"
+        pictures = any(_is_picture(entry.name) for entry in os.scandir(root))
+        found = "pictures, but no folders" if pictures else "no folders"
         raise DataError(f"data.path: {shown} holds {found}, expected one folder of pictures for each class")
     if not told_split and _SPLITS.issuperset(name.lower() for name in names):
         found = ", ".join(names)
