@@ -146,3 +146,15 @@ def test_the_report_is_that_of_any_other_format(
         assert (refused.exit_code, "--trust-checkpoint" in refused.stderr) == (
             (3, True) if options == TRUST else (0, False)
         )
+
+
+@pytest.mark.parametrize("name", ["state_dict", "legacy", "lightning", "safetensors", "sharded", "accelerate", "run"])
+def test_a_moving_average_that_is_not_there_is_refused(folder: Path, run: Callable[..., Any], name: str) -> None:
+    path = folder / "saved"
+    path.mkdir()
+    FORMATS[name][0](path)
+    files = sorted(path.iterdir())
+    target = str(files[0] if len(files) == 1 else path)
+    result = run("audit", "audit.yaml", "--checkpoint", target, "--weights", "ema")
+    assert result.exit_code == 3
+    assert "leave out --weights ema" in result.stderr

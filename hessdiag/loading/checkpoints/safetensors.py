@@ -25,8 +25,13 @@ def _read(path: Path, reading: Reading) -> Contents:
     """The tensors by name, memory-mapped.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or a moving average is asked for, which the format does not tell apart.
     """
+    if reading.weights == "ema":
+        raise CheckpointError(
+            "safetensors hold one set of weights: leave out --weights ema (model.weights: ema), or name the file that "
+            "holds the moving average"
+        )
     _check_length(path)
     try:
         with safe_open(path, framework="pt") as file:
