@@ -10,6 +10,7 @@ from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets import (
     cifar,
     csv,
+    hf,
     idx,
     imagefolder,
     jsonl,
@@ -30,6 +31,7 @@ Resolve = Callable[[str], Path]
 FORMATS: dict[str, Callable[[Any, Resolve], Examples | Iterable[Any]]] = {
     "cifar": cifar.read,
     "csv": csv.read,
+    "hf": hf.read,
     "idx": idx.read,
     "imagefolder": imagefolder.read,
     "jsonl": jsonl.read,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from hessdiag.spec.data.common import CommonData, Inputs
-from hessdiag.spec.fields import OptionalText, Text, Whole1
+from hessdiag.spec.fields import OptionalText, Text, Whole1, expected
 
 __all__ = ["HfData", "JsonlData"]
 
@@ -29,6 +29,22 @@ class _RecordsData(CommonData):
         default=None, description="The folder of a tokenizer, or of a model with one, relative to the spec's folder."
     )
     max_length: Whole1 | None = Field(default=None, description="Longer texts are cut there, in tokens.")
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _of_texts(cls, tokenizer: str | None, info: ValidationInfo) -> str | None:
+        """A tokenizer takes a text or a pair, and names the model's arguments itself."""
+        inputs = info.data.get("inputs")
+        if tokenizer is not None and (isinstance(inputs, dict) or (isinstance(inputs, tuple) and len(inputs) > 2)):
+            raise expected("the name of a field of texts, or a list of two, beside a tokenizer", at=("data", "inputs"))
+        return tokenizer
+
+    @field_validator("max_length")
+    @classmethod
+    def _with_tokenizer(cls, max_length: int | None, info: ValidationInfo) -> int | None:
+        if max_length is not None and "tokenizer" in info.data and info.data["tokenizer"] is None:
+            raise expected("none without a tokenizer")
+        return max_length
 
     def lacks_targets_for(self, loss: str) -> bool:
         """Whether the loss needs targets that the spec does not name."""
