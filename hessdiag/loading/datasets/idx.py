@@ -22,6 +22,7 @@ __all__ = ["read"]
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _PREFIXES = {"train": "train", "test": "t10k"}
 _GZIP = b"\x1f\x8b"
+_MOST_AXES = 8
 _MOST_SHRUNK = 1032  # times, by gzip
 
 
@@ -114,10 +115,10 @@ def _unzipped(path: Path) -> np.ndarray:
 
 def _header(file: IO[bytes] | gzip.GzipFile, shown: str) -> _Header:
     magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not magic[3]:
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= _MOST_AXES:
         raise DataError(
             f"data: {shown} begins with {magic.hex(' ') or 'nothing'}, expected an IDX file: two zero bytes, an "
-            f"element type ({', '.join(f'{code:02x}' for code in _TYPES)}) and the number of axes"
+            f"element type ({', '.join(f'{code:02x}' for code in _TYPES)}) and at most {_MOST_AXES} axes"
         )
     lengths = file.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:

@@ -36,6 +36,6 @@ def check_inflated(nbytes: int, compressed: int, what: str, advice: str) -> None
     check_room(nbytes, what, advice)
 
 
-def gigabytes(nbytes: float) -> str:
-    """A size as people say it."""
-    return f"{nbytes / 1e9:.3g} GB"
+def gigabytes(nbytes: int) -> str:
+    """A size as people say it; one that only a damaged file declares may be beyond floating point."""
+    return f"{min(nbytes, 10**30) / 1e9:.3g} GB"

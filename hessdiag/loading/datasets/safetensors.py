@@ -37,6 +37,11 @@ def read(spec: SafetensorsData, resolve: Callable[[str], Path]) -> ArrayExamples
     except Exception as error:  # SafetensorError, and what torch raises on types that it lacks
         if out_of_memory(error):
             raise
+        if "Cannot allocate memory" in str(error):  # torch maps it so that it may be written to, as memory may
+            raise DataError(
+                f"data.path: {spec.path} has more bytes than this machine has memory: save its tensors as .npy files, "
+                "whose folder can be read piecewise (data.format: npz)"
+            ) from None
         raise DataError(
             f"data.path: {spec.path} is not a readable safetensors file of {path.stat().st_size} bytes ({error}): it "
             "was cut short, overwritten, or is of another format: copy it again, or save it by "
