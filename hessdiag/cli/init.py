@@ -10,9 +10,10 @@ import typer
 
 from hessdiag.cli.failures import failures_explained, warnings_hidden
 from hessdiag.cli.streams import results_alone_on_stdout
-from hessdiag.errors import HessdiagError, SpecError, UsageError
+from hessdiag.errors import Diagnostic, HessdiagError, SpecError, UsageError
 
 _SPEC = "audit.yaml"
+_MARK = "# FILL_IN:"
 
 
 def init(
@@ -59,23 +60,30 @@ def _write_spec(out: Path, checkpoint: Path | None, data: str | None, model: str
         starter = starter_spec(out, checkpoint=checkpoint, data=data, model=model)
     write_atomically(out, starter.text)
     typer.echo(f"wrote {out}")
-    faults = _faults(out)
-    if faults:
+    left = _left_open(out, starter.text)
+    if left:
         typer.echo("to fill in:")
-        for fault in faults:
+        for fault in left:
             typer.echo(f"  {fault}")
-    _say_next("hessdiag validate" if faults else "hessdiag audit", out, *(() if faults else starter.options))
+    _say_next("hessdiag validate" if left else "hessdiag audit", out, *(() if left else starter.options))
 
 
-def _faults(out: Path) -> list[str]:
-    """What ``hessdiag validate`` says of the spec."""
+def _left_open(out: Path, text: str) -> list[str]:
+    """What ``hessdiag validate`` says of the spec, and the marks that it does not come to yet."""
     from hessdiag.spec import load_spec
 
+    faults: tuple[Diagnostic, ...] = ()
     try:
         load_spec(out)
     except SpecError as error:
-        return [str(fault) for fault in error.diagnostics]
-    return []
+        faults = error.diagnostics
+    lines = {fault.line for fault in faults}
+    marked = [
+        Diagnostic(str(out), number, line.index(line.lstrip()[0]) + 1, line.strip().partition("  ")[0] + " to fill in")
+        for number, line in enumerate(text.splitlines(), 1)
+        if _MARK in line and number not in lines
+    ]
+    return [str(fault) for fault in sorted([*faults, *marked], key=lambda fault: fault.line or 0)]
 
 
 def _write_example(name: str, out: Path | None, force: bool) -> None:

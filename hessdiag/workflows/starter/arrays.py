@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hessdiag.workflows.starter.guess import DataGuess, Kind, choice, described,
 __all__ = ["guess_npy_folder", "guess_npz", "guess_safetensors"]
 
 _KINDS: dict[str, Kind] = {"i": "integers", "u": "integers", "b": "integers", "f": "floats", "U": "words", "S": "words"}
+_MOST_BYTES = 1 << 16  # of a header, which may declare any length of itself
 _Found = Iterator[tuple[str, str, Kind]]
 
 
@@ -57,7 +59,7 @@ def _in_archive(path: Path) -> _Found:
                     with archive.open(entry) as file:
                         yield _of_header(file, entry.file_size, entry.filename.removesuffix(".npy"))
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        raise DataError(f"{path.name}: damaged NumPy archive ({error}): copy or save it again") from error
+        raise DataError(f"{path.name}: damaged NumPy archive ({error}): copy or save it again") from None
 
 
 def _in_folder(folder: Path) -> _Found:
@@ -66,12 +68,12 @@ def _in_folder(folder: Path) -> _Found:
             with path.open("rb") as file:
                 yield _of_header(file, path.stat().st_size, path.stem)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path.name}: damaged NumPy file ({error}): copy or save it again") from error
+            raise DataError(f"{path.name}: damaged NumPy file ({error}): copy or save it again") from None
 
 
 def _of_header(file: Any, size: int, name: str) -> tuple[str, str, Kind]:
     try:
-        header = read_header(file, size, name)
+        header = read_header(io.BytesIO(file.read(_MOST_BYTES)), size, name)
     except DataError:  # Python objects, or damaged: not this one, then
         return name, "cannot be read", "other"
     return name, f"{_shape(header.shape)} {header.dtype}", _KINDS.get(np.dtype(header.dtype).kind, "other")
@@ -88,7 +90,7 @@ def _in_safetensors(path: Path) -> _Found:
                 kind: Kind = "floats" if dtype.startswith(("F", "BF")) else "integers"
                 yield name, f"{_shape(part.get_shape())} {dtype}", kind
     except Exception as error:
-        raise DataError(f"{path.name}: damaged safetensors file ({error}): copy or save it again") from error
+        raise DataError(f"{path.name}: damaged safetensors file ({error}): copy or save it again") from None
 
 
 def _shape(shape: Any) -> str:

@@ -36,7 +36,7 @@ def begin_of(path: Path) -> str:
         raise DataError(
             f"{path.name}: found byte 0x{raw[error.start]:02x} at offset {error.start}, which is not UTF-8; "
             "expected text"
-        ) from error
+        ) from None
 
 
 def kind_of(values: Sequence[Any]) -> Kind:

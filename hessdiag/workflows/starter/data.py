@@ -47,7 +47,7 @@ def guess_data(named: str, shown: Callable[[Path], str], model: Model) -> DataGu
     try:
         return _file(path, shown, model)
     except OSError as error:
-        raise DataError(f"{named}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{named}: cannot be read: {error.strerror or error}") from None
 
 
 def no_data() -> DataGuess:

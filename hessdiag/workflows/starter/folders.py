@@ -121,4 +121,4 @@ def _names(folder: Path) -> Iterator[str]:
         with os.scandir(folder) as entries:
             yield from [entry.name for entry in islice(entries, _MOST_ENTRIES)]
     except OSError as error:
-        raise DataError(f"{folder.name}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{folder.name}: cannot be read: {error.strerror}") from None

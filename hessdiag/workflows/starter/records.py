@@ -75,7 +75,7 @@ def _columns(text: str, shown: str) -> Columns:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{shown}:{number}: found no JSON ({error}); expected an object on each line") from error
+            raise DataError(f"{shown}:{number}: found no JSON ({error}); expected an object on each line") from None
         if not isinstance(record, dict):
             raise DataError(f"{shown}:{number}: found no object; expected {{field: value, ...}} on each line")
         records.append(record)
