@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError, UsageError
-from hessdiag.loading.checkpoints import huggingface
+from hessdiag.loading.checkpoints import huggingface, run
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.json_object import read_object
 from hessdiag.loading.checkpoints.transformer import Head, one_line, quiet
-from hessdiag.loading.checkpoints.weights import find_weights, other_files, read_weights
+from hessdiag.loading.checkpoints.weights import NAMES, find_weights, other_files, read_weights, weight_files
 from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.extras import import_extra
 from hessdiag.memory import out_of_memory
@@ -241,7 +241,7 @@ def _builds_from(path: Path, reading: Reading) -> list[Path]:
         return [path / CONFIG, base / huggingface.CONFIG, *huggingface.files_of(base)]
     if reading.base is None:
         return [path / CONFIG]
-    return [path / CONFIG, *(huggingface.files_of(reading.base) if reading.base.is_dir() else [reading.base])]
+    return [path / CONFIG, *weight_files(find_weights(reading.base, (*NAMES, run.LAST)))]
 
 
 FORMAT = Format(

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hessdiag.loading.checkpoints import safetensors
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
-from hessdiag.loading.checkpoints.weights import other_files
+from hessdiag.loading.checkpoints.weights import other_files, read_file
 
-__all__ = ["FORMAT"]
+__all__ = ["FORMAT", "LAST"]
 
-_LAST = "last.safetensors"
+LAST = "last.safetensors"
 
 
 def _recognises(glimpse: Glimpse) -> bool:
-    return glimpse.is_folder and {_LAST, "spec.yaml"} <= glimpse.names
+    return glimpse.is_folder and {LAST, "spec.yaml"} <= glimpse.names
 
 
 def _read(path: Path, reading: Reading) -> Contents:
-    return Contents(
-        safetensors.FORMAT.read(path / _LAST, reading).tensors, other_files(path, [path / _LAST]), format="safetensors"
-    )
+    last = path / LAST
+    return Contents(read_file(last, reading).tensors, other_files(path, [last]), format="safetensors")
 
 
-FORMAT = Format("run", _recognises, _read, files=lambda path: [path / _LAST])
+FORMAT = Format("run", _recognises, _read, files=lambda path: [path / LAST])

@@ -13,7 +13,7 @@ from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Rea
 from hessdiag.loading.checkpoints.json_object import read_object
 from hessdiag.loading.checkpoints.words import few, printable
 
-__all__ = ["FORMAT", "INDEX", "NAMES", "find_weights", "other_files", "read_weights", "weight_files"]
+__all__ = ["FORMAT", "INDEX", "NAMES", "find_weights", "other_files", "read_file", "read_weights", "weight_files"]
 
 INDEX = ".index.json"
 NAMES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -65,11 +65,11 @@ def read_weights(path: Path, reading: Reading) -> dict[str, Tensor]:
         CheckpointError: damaged, refused, or incomplete.
     """
     if not _is_index(path):
-        return dict(_read_file(path, reading).tensors)
+        return dict(read_file(path, reading).tensors)
     shards = _shards(path)
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(shards.values())):
-        found = _read_shard(file, reading)
+        found = read_file(file, reading).tensors
         wanted = [name for name, shard in shards.items() if shard == file]
         lacking = [name for name in wanted if name not in found]
         if lacking:
@@ -95,19 +95,20 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _read_shard(path: Path, reading: Reading) -> dict[str, Tensor]:
+def read_file(path: Path, reading: Reading) -> Contents:
+    """One file of a folder, whose name begins every complaint.
+
+    Raises:
+        CheckpointError: damaged or refused.
+    """
+    glimpse = _glimpse(path)
+    form = safetensors.FORMAT if safetensors.FORMAT.recognises(glimpse) else state_dict.FORMAT
     try:
-        return dict(_read_file(path, reading).tensors)
+        if not glimpse.head:
+            raise CheckpointError("the file is empty (0 bytes), expected weights: copy or save it again")
+        return form.read(path, reading)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
-
-
-def _read_file(path: Path, reading: Reading) -> Contents:
-    glimpse = _glimpse(path)
-    if not glimpse.head:
-        raise CheckpointError("the file is empty (0 bytes), expected weights: copy or save it again")
-    form = safetensors.FORMAT if safetensors.FORMAT.recognises(glimpse) else state_dict.FORMAT
-    return form.read(path, reading)
 
 
 def _glimpse(path: Path) -> Glimpse:
@@ -117,6 +118,8 @@ def _glimpse(path: Path) -> Glimpse:
 
 def _is_index(path: Path) -> bool:
     glimpse = _glimpse(path)
+    if path.name.endswith(INDEX) and glimpse.head:
+        return True
     return _is_object(glimpse) and not safetensors.FORMAT.recognises(glimpse)
 
 
