@@ -114,7 +114,7 @@ def _classes(root: Path, shown: str, *, told_split: bool) -> list[str]:
     """The names of the class folders; a class's number is its place."""
     names = _folders(root)
     if not names:
-        pictures = any(_is_picture(entry.name) for entry in os.scandir(root))
+        pictures = any(map(_is_picture, os.listdir(root)))
         found = "pictures, but no folders" if pictures else "no folders"
         raise DataError(f"data.path: {shown} holds {found}, expected one folder of pictures for each class")
     if not told_split and _SPLITS.issuperset(name.lower() for name in names):
