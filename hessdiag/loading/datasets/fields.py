@@ -52,15 +52,15 @@ def text(value: Any) -> str:
     return value
 
 
-def word(value: Any, classes: Sequence[str]) -> np.ndarray:
-    """The number of a word, 0-d int64.
+def word(value: Any, classes: Sequence[str]) -> int:
+    """The number of a word.
 
     Raises:
         UnfitError: it is none of them.
     """
     if not isinstance(value, str) or value not in classes:
         raise UnfitError(f"is {shown(value)}, expected one of data.classes: {', '.join(classes)}")
-    return np.array(classes.index(value))
+    return classes.index(value)
 
 
 def numbers(value: Any, advice: str = "") -> np.ndarray:
@@ -82,7 +82,7 @@ def numbers(value: Any, advice: str = "") -> np.ndarray:
         array = np.asarray(value)
     except (ValueError, OverflowError, RecursionError):
         raise UnfitError(f"holds lists of several lengths or depths, {expected}") from None
-    kind = array.dtype.kind
+    kind = array.dtype.kind if array.size else "b"  # of nothing, what makes no other kind of the whole field
     if kind == "u" and not (array > np.iinfo(np.int64).max).any():
         kind = "i"
     if kind not in DTYPES:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hessdiag.errors import UsageError
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets.columns import Column, Records, open_columns
 from hessdiag.loading.datasets.examples import Rows
 from hessdiag.loading.datasets.fields import numbers, text, word
@@ -45,7 +45,8 @@ class RecordExamples:
             _refuse_missing(records, names, key)
         read: Callable[[Any], Any] = partial(numbers, advice=": texts need data.tokenizer")
         if spec.tokenizer is not None:
-            self._tokenizer = Tokenizer(resolve(spec.tokenizer), spec.tokenizer, spec.max_length)
+            pairs = len(self._arguments) == 2
+            self._tokenizer = Tokenizer(resolve(spec.tokenizer), spec.tokenizer, spec.max_length, pairs=pairs)
             read = text
         readers = [(name, read) for name in self._arguments.values()]
         if spec.targets is not None:
@@ -130,7 +131,11 @@ def _reader_of_targets(spec: JsonlData | HfData) -> Callable[[Any], Any]:
 
 
 def _lengths(tokens: Column, values: Values, rows: Rows) -> list[int]:
+    if tokens.kind != "i":
+        raise DataError(
+            f"data.inputs: field {tokens.name!r} does not hold whole numbers alone, expected those of tokens"
+        )
     for row, value in zip(rows, values, strict=True):
-        if value.ndim != 1 or not len(value) or tokens.kind != "i":
+        if value.ndim != 1 or not len(value):
             raise tokens.unfit(row, f"is of shape {value.shape}, expected a list of token numbers")
     return [len(value) for value in values]

@@ -33,14 +33,15 @@ class Tokenizer:
         folder: what ``save_pretrained`` wrote.
         shown: the folder as the spec names it.
         max_length: where longer texts are cut; None: where the tokenizer says.
+        pairs: whether the texts are pairs.
 
     Raises:
-        UsageError: the folder holds no tokenizer.
+        UsageError: the folder holds no tokenizer, or ``max_length`` leaves no room for a text.
         DataError: it cannot be read, or needs code of its own.
         MissingExtraError: transformers is not installed.
     """
 
-    def __init__(self, folder: Path, shown: str, max_length: int | None) -> None:
+    def __init__(self, folder: Path, shown: str, max_length: int | None, *, pairs: bool) -> None:
         self._shown = shown
         self._transformers = import_extra("transformers", "data.tokenizer")
         if not any(next(folder.glob(pattern), None) for pattern in _FILES):
@@ -58,6 +59,13 @@ class Tokenizer:
                 self._tokenizer.pad_token = spare
             own = self._tokenizer.model_max_length
             self._longest = max_length or (int(own) if own < _NO_LIMIT else None)
+            special = self._tokenizer.num_special_tokens_to_add(pair=pairs)
+        if self._longest is not None and self._longest <= special:
+            raise UsageError(
+                f"found texts of {self._longest} tokens, of which {special} are the tokenizer's own, expected more: "
+                "set a larger max_length",
+                "data.max_length",
+            )
 
     def __call__(self, fields: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         """The mapping for ``model(**x)``, (B, T) each, padded at the right to the longest.
