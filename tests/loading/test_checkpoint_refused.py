@@ -6,6 +6,7 @@ import argparse
 import enum
 import pathlib
 import pickle
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def test_a_bare_pickle_is_looked_at_too(tmp_path, protocol):
     path.write_bytes(pickle.dumps(payloads(tmp_path / "RAN")["system"][0], protocol))
     assert "its pickle calls posix.system" in refusal(path)
     assert unsafe_globals(path) == ["posix.system"]
+    assert "found a pickle that torch.save did not write" in refusal(path, trust=True)
     path.write_bytes(pickle.dumps({"a": [1, 2.0, None, b"", {3}, frozenset("a")]}, protocol))
     assert "refused" in refusal(path) or "found a pickle that torch.save did not write" in refusal(path)
     assert not (tmp_path / "RAN").exists()
@@ -210,6 +212,7 @@ def ordinary():
             many=Many([1, 2]),
             counts=defaultdict(list, a=[1]),
             optimizer=torch.optim.SGD,
+            reduction=len,
         ),
         "callbacks": {"checkpoint": {"best": Path("best.ckpt"), "score": torch.ones(())}},
     }
@@ -226,10 +229,19 @@ def test_lightning_s_hyperparameters_are_not_made(tmp_path, legacy, monkeypatch)
     assert info.format == "lightning"
     assert made == []
     besides = contents(tmp_path / "w.ckpt").besides
-    assert besides["hyper_parameters"] == "dict of 7"
+    assert besides["hyper_parameters"] == "dict of 8"
     assert besides["epoch"] == "1"
     assert set(torch.serialization.get_safe_globals()) == before
     assert {"pathlib.PosixPath", "argparse.Namespace"} <= set(unsafe_globals(tmp_path / "w.ckpt"))
+
+
+def test_a_name_that_no_class_may_have(tmp_path):
+    torch.save(lightning(hyper_parameters={"a": argparse.Namespace()}), tmp_path / "w.ckpt")
+    with zipfile.ZipFile(tmp_path / "w.ckpt") as whole, zipfile.ZipFile(tmp_path / "odd.ckpt", "w") as odd:
+        for name in whole.namelist():
+            odd.writestr(name, whole.read(name).replace(b"argparse\nNamespace", b"arg\x1bparse\nName\x00space"))
+    assert holds(load(tmp_path / "odd.ckpt")[0])
+    assert unsafe_globals(tmp_path / "odd.ckpt") == ["arg\\x1bparse.Name\\x00space"]
 
 
 def test_a_network_s_class_among_hyperparameters(tmp_path):

@@ -102,7 +102,7 @@ def test_what_else_is_inside(tmp_path):
 
 def test_names_that_a_terminal_would_obey_are_shown_harmless(tmp_path):
     torch.save({"model": W, "\x1b[2Jgone": 1, "x" * 500: "\x07"}, tmp_path / "w.pt")
-    assert contents(tmp_path / "w.pt").besides == {"\\x1b[2Jgone": "1", "x" * 77 + "...": "'\\x07'"}
+    assert contents(tmp_path / "w.pt").besides == {"\\x1b[2Jgone": "1", "x" * 197 + "...": "'\\x07'"}
 
 
 NOT_FOUND = {

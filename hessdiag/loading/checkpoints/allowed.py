@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints.pickles import Look, reachable
+from hessdiag.loading.checkpoints.words import printable
 
 __all__ = ["BLOCKED", "dangerous", "import_globals", "stand_ins"]
 
@@ -23,12 +23,16 @@ _DANGEROUS = BLOCKED | {
 }
 
 
+_DANGEROUS_BUILTINS = {
+    *("__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile", "getattr", "globals"),
+    *("input", "locals", "open", "setattr", "vars"),
+}
+
+
 def dangerous(name: str) -> bool:
     """Whether a global is one by which a pickle takes over a machine, and which no honest checkpoint holds."""
     module, _, rest = name.partition(".")
-    if module == "builtins":
-        return not isinstance(getattr(builtins, rest, None), type)  # list, int, ... are what others are made of
-    return module in _DANGEROUS
+    return rest in _DANGEROUS_BUILTINS if module == "builtins" else module in _DANGEROUS
 
 
 def import_globals(names: Sequence[str]) -> list[tuple[Any, str]]:
@@ -75,19 +79,19 @@ def _attribute(found: Any, names: Sequence[str], path: str, option: str) -> Any:
     return found
 
 
-def stand_ins(seen: Look, refused: Collection[str], keep_from: str) -> list[tuple[Any, str]]:
+def stand_ins(seen: Look, refused: Collection[str], keep_from: Collection[str]) -> list[tuple[Any, str]]:
     """For every refused global, a class of its name that ignores what it is given.
 
     Args:
         seen: the pickle.
         refused: globals that it calls.
-        keep_from: the top-level key under which nothing is replaced, because it holds the weights.
+        keep_from: the top-level keys under which nothing is replaced, because they hold the weights.
 
     Returns:
         As ``torch.serialization.safe_globals`` takes them; those of programs and of the weights are left out.
     """
     keys = seen.result.keys or {}
-    weights = {thing.name for thing in reachable(keys.get(keep_from))}
+    weights = {thing.name for key in keep_from for thing in reachable(keys.get(key))}
     return [
         (_stand_in(name, seen.filled.get(name, ())), name)
         for name in refused
@@ -106,7 +110,9 @@ def _stand_in(name: str, filled: Collection[str]) -> type:
     def ignore(self: Any, state: Any) -> None:
         pass
 
-    return type(name.rpartition(".")[2], (), {"__new__": new, "__init__": _ignore_all, "__setstate__": ignore})
+    return type(
+        printable(name.rpartition(".")[2]), (), {"__new__": new, "__init__": _ignore_all, "__setstate__": ignore}
+    )
 
 
 def _ignore_all(self: Any, *_: Any, **__: Any) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
-from hessdiag.loading.checkpoints.pickles import ALONE
 from hessdiag.loading.checkpoints.state_dict import load_pickle
-from hessdiag.loading.checkpoints.words import printable
+from hessdiag.loading.checkpoints.words import ALONE, printable
 from hessdiag.loading.checkpoints.wrapped import unwrap
 from hessdiag.memory import out_of_memory
 

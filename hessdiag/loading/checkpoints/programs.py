@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError, UsageError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
-from hessdiag.loading.checkpoints.pickles import ALONE
-from hessdiag.loading.checkpoints.words import printable
+from hessdiag.loading.checkpoints.words import ALONE, printable
 from hessdiag.memory import out_of_memory
 
 __all__ = ["EXPORTED", "TORCHSCRIPT"]

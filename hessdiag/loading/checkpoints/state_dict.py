@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hessdiag.errors import CheckpointError, HessdiagError
-from hessdiag.loading.checkpoints.allowed import BLOCKED, dangerous, import_globals, stand_ins
+from hessdiag.loading.checkpoints.allowed import dangerous, import_globals, stand_ins
 from hessdiag.loading.checkpoints.archives import (
     PICKLE,
     ZIP,
@@ -22,10 +22,10 @@ from hessdiag.loading.checkpoints.archives import (
     written_by_torch,
 )
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
-from hessdiag.loading.checkpoints.pickles import ALONE, Look
-from hessdiag.loading.checkpoints.words import few, printable
-from hessdiag.loading.checkpoints.wrapped import is_lightning, unwrap
-from hessdiag.memory import out_of_memory
+from hessdiag.loading.checkpoints.pickles import Look
+from hessdiag.loading.checkpoints.words import ALONE, few, printable
+from hessdiag.loading.checkpoints.wrapped import LIGHTNING_WEIGHTS, is_lightning, unwrap
+from hessdiag.memory import available_memory, out_of_memory
 
 __all__ = ["FORMAT", "load_pickle"]
 
@@ -63,6 +63,15 @@ def load_pickle(path: Path, reading: Reading) -> Any:
     except _RefusedError:
         if not reading.trust:
             raise
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or 2 * path.stat().st_size > available_memory(torch.device("cpu")):
+            raise
+        raise CheckpointError(
+            f"damaged or refused: its pickle asks for more memory than is free, in a file of {path.stat().st_size} "
+            "bytes: copy or save it again"
+        ) from error
+    if not (is_archive(path) or written_by_torch(looks(path))):
+        raise CheckpointError(_of_another_program())
     return _load(path, weights_only=False)
 
 
@@ -76,7 +85,7 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
     names = {name for _, name in allowed}
     refused = [name for look in seen for name in look.unsafe() if name not in names]
     if refused and is_lightning(_top_level(seen)):
-        allowed = allowed + stand_ins(_contents(seen), refused, keep_from="state_dict")
+        allowed = allowed + stand_ins(_contents(seen), refused, keep_from=LIGHTNING_WEIGHTS)
         names = {name for _, name in allowed}
         refused = [name for name in refused if name not in names]
     if refused:
@@ -85,8 +94,8 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
     if unread:
         raise _RefusedError(
             f"refused: its pickle (protocol {max(look.protocol for look in seen)}) has what weights_only does not read "
-            f"({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}; or, if you trust whoever made it, "
-            "--trust-checkpoint"
+            f"({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}; or, if you trust whoever made "
+            "it, --trust-checkpoint"
         )
     _check_storages(path, seen)
     with torch.serialization.safe_globals(list(allowed)):
@@ -106,9 +115,11 @@ def _check_pickles(path: Path, seen: list[Look]) -> None:
     if not seen:
         raise CheckpointError(_damaged(path, "its pickle cannot be found"))
     if not is_archive(path) and not written_by_torch(seen) and not seen[0].unsafe():
-        raise CheckpointError(
-            f"found a pickle that torch.save did not write, expected a state dict saved by torch.save. {ALONE}"
-        )
+        raise CheckpointError(_of_another_program())
+
+
+def _of_another_program() -> str:
+    return f"found a pickle that torch.save did not write, expected a state dict saved by torch.save. {ALONE}"
 
 
 def _check_storages(path: Path, seen: list[Look]) -> None:
@@ -174,7 +185,7 @@ def _refusal(names: list[str], seen: Look) -> str:
             f"refused: a whole pickled {printable(result.name)}, and nothing in a checkpoint is run (its pickle calls "
             f"{told}). {ALONE}; or, if you trust whoever made it, --trust-checkpoint"
         )
-    if len(names) <= _MOST_ALLOWED and not any(name.partition(".")[0] in {"__main__", *BLOCKED} for name in names):
+    if len(names) <= _MOST_ALLOWED and not any(name.partition(".")[0] == "__main__" for name in names):
         way = (
             f"allow {'it' if len(names) == 1 else 'them'}, {' '.join(f'--allow-global {printable(n)}' for n in names)}"
         )

@@ -6,9 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["counted", "few", "in_few_words", "printable"]
+__all__ = ["ALONE", "counted", "few", "in_few_words", "printable"]
 
-_LONGEST = 80
+ALONE = "Save the weights alone: torch.save(model.state_dict(), ...) or safetensors"
+"""What to do instead, where a checkpoint is refused for what it holds beside tensors."""
+
+_LONGEST = 200
 
 
 def printable(name: object) -> str:

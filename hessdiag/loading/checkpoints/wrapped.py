@@ -13,7 +13,7 @@ from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.contents import Contents
 from hessdiag.loading.checkpoints.words import counted, few, in_few_words, printable
 
-__all__ = ["EMA", "is_lightning", "unwrap"]
+__all__ = ["EMA", "LIGHTNING_WEIGHTS", "is_lightning", "unwrap"]
 
 _NAMES = (
     *("state_dict", "model", "model_state_dict", "model_state", "module", "net", "net_state_dict", "network"),
@@ -25,6 +25,8 @@ _OTHERS = re.compile(r"optim|sched|scaler|callback|loop|hyper_param|rng|random|c
 _DEEPEST = 4
 _MOST_TOLD = 40
 _LIGHTNING = "pytorch-lightning_version"
+LIGHTNING_WEIGHTS = ("state_dict", "current_model_state")
+"""Where Lightning keeps weights; its WeightAveraging uses both."""
 
 Which = Literal["model", "ema"]
 
@@ -164,7 +166,7 @@ def _average_entries(content: Any, path: tuple[str, ...], seen: set[int]) -> Ite
 
 
 def _averages_in_place(content: Mapping[Any, Any]) -> bool:
-    """Lightning's WeightAveraging puts the average under ``state_dict``, and the weights elsewhere."""
+    """Lightning's WeightAveraging puts the average under ``state_dict``, and the weights under another name."""
     return "current_model_state" in content and "averaging_state" in content
 
 
