@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import DataError, UsageError
+from hessdiag.loading.checkpoints.words import few
 from hessdiag.loading.datasets.examples import Rows
 from hessdiag.spec.data import NpzData, SafetensorsData
 
@@ -19,6 +20,7 @@ __all__ = ["Array", "ArrayExamples", "Inputs", "as_tensor", "named_examples", "n
 Array: TypeAlias = np.ndarray | Tensor
 Inputs: TypeAlias = Array | tuple[Array, ...] | dict[str, Array]
 
+_MOST_NAMES = 12
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -72,7 +74,9 @@ def named_examples(
 
     def take(name: str, key: str) -> Array:
         if name not in names:
-            raise UsageError(f"found no array {name!r} in {spec.path}, which has: {', '.join(names) or 'none'}", key)
+            raise UsageError(
+                f"found no array {name!r} in {spec.path}, which has: {few(names, _MOST_NAMES) or 'none'}", key
+            )
         array = read(name)
         numbers_only(array, f"array {name!r} in {spec.path}")
         return array

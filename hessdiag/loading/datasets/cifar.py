@@ -12,8 +12,8 @@ import numpy as np
 from hessdiag.errors import DataError, HessdiagError, UsageError
 from hessdiag.loading.datasets.cifar_files import find_files
 from hessdiag.loading.datasets.cifar_pickle import unpickle
+from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.pixels import ImageExamples
-from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import CifarData
 
 __all__ = ["read"]
@@ -84,17 +84,14 @@ def _part(version: _Version, name: str, content: bytes, spec: CifarData) -> tupl
     """The pixels (N, 3072) and labels (N,) of one file."""
     shown = f"data.path: {name} in {spec.path}"
     try:
-        if version.pickled:
-            key = "labels" if len(version.classes) == 1 else f"{spec.labels}_labels"
-            pixels, labels = _of_batch(unpickle(content), key)
-        else:
-            pixels, labels = _of_records(content, tuple(version.classes), spec.labels)
+        with damage_told("is not a readable batch", "it is damaged, copy it again"):
+            if version.pickled:
+                key = "labels" if len(version.classes) == 1 else f"{spec.labels}_labels"
+                pixels, labels = _of_batch(unpickle(content), key)
+            else:
+                pixels, labels = _of_records(content, tuple(version.classes), spec.labels)
     except HessdiagError as error:
         raise DataError(f"{shown} {error}") from None
-    except Exception as error:  # of pickle, by what is damaged
-        if out_of_memory(error):
-            raise
-        raise DataError(f"{shown} is not a readable batch ({error}): it is damaged, copy it again") from None
     classes = version.classes[spec.labels]
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(

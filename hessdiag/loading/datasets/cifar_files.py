@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hessdiag.errors import DataError, HessdiagError
-from hessdiag.memory import out_of_memory
+from hessdiag.loading.datasets.damage import damage_told
 
 __all__ = ["find_files"]
 
@@ -31,16 +31,10 @@ def find_files(path: Path, names: Collection[str], folders: Collection[str], sho
         DataError: the archive is damaged, or holds far more than CIFAR.
     """
     try:
-        return _in_folder(path, names, folders) if path.is_dir() else _in_archive(path, names)
+        with damage_told("is not a readable folder or .tar.gz archive"):
+            return _in_folder(path, names, folders) if path.is_dir() else _in_archive(path, names)
     except HessdiagError as error:
         raise DataError(f"data.path: {shown} {error}") from None
-    except Exception as error:  # of tarfile, gzip, zlib, by what is damaged
-        if out_of_memory(error):
-            raise
-        raise DataError(
-            f"data.path: {shown} is not a readable folder or .tar.gz archive ({error}): it was cut short, overwritten, "
-            "or is of another format: copy it again"
-        ) from None
 
 
 def _in_folder(path: Path, names: Collection[str], folders: Collection[str]) -> dict[str, bytes]:

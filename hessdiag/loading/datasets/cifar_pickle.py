@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hessdiag.errors import DataError
+from hessdiag.loading.checkpoints.words import printable
 
 __all__ = ["unpickle"]
 
@@ -71,9 +72,8 @@ _GLOBALS = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
-            raise DataError(
-                f"asks for {module}.{name}, which CIFAR's own files never do: it is refused and nothing ran"
-            )
+            asked = printable(f"{module}.{name}")
+            raise DataError(f"asks for {asked}, which CIFAR's own files never do: it is refused and nothing ran")
         return _GLOBALS[module, name]
 
 

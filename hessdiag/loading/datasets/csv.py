@@ -13,11 +13,11 @@ from typing import TextIO
 
 import numpy as np
 
-from hessdiag.errors import DataError, HessdiagError, UsageError
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets.arrays import Array, ArrayExamples, Inputs
+from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.room import check_room
 from hessdiag.loading.datasets.tables import Columns, choose_columns, class_numbers, refuse_words
-from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import CsvData
 
 __all__ = ["read"]
@@ -35,20 +35,15 @@ def read(spec: CsvData, resolve: Callable[[str], Path]) -> ArrayExamples:
         DataError: no table, a cell that is no number, or more than the memory holds.
         UsageError: a column that the spec names is not there, or words without classes.
     """
-    try:
-        with resolve(spec.path).open(encoding="utf-8-sig", newline="") as file:
-            return _read(spec, _Table(file, spec))
-    except HessdiagError:
-        raise
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"data.path: {spec.path} is not UTF-8 text (found the byte 0x{error.object[error.start]:02x}): save it as "
-            "UTF-8, or name another data.format"
-        ) from None
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        raise DataError(f"data.path: {spec.path} cannot be read ({error})") from None
+    with damage_told(f"data.path: {spec.path} cannot be read", "see that it is a readable text file"):
+        try:
+            with resolve(spec.path).open(encoding="utf-8-sig", newline="") as file:
+                return _read(spec, _Table(file, spec))
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"data.path: {spec.path} is not UTF-8 text (found the byte 0x{error.object[error.start]:02x}): save it "
+                "as UTF-8, or name another data.format"
+            ) from None
 
 
 class _Table:

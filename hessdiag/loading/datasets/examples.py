@@ -36,12 +36,14 @@ class Batches:
     """
 
     def __init__(self, examples: Examples, rows: Rows | None, batch_size: int) -> None:
-        self.examples, self.batch_size = examples, batch_size
-        self.rows = np.arange(len(examples)) if rows is None else rows
+        self.examples, self.rows, self.batch_size = examples, rows, batch_size
 
     def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self.rows), self.batch_size):
-            yield self.examples.batch(self.rows[start : start + self.batch_size])
+        count = len(self.examples) if self.rows is None else len(self.rows)
+        for start in range(0, count, self.batch_size):
+            end = min(start + self.batch_size, count)
+            # All row numbers at once would take as much memory as a column of a table that is read piecewise.
+            yield self.examples.batch(np.arange(start, end) if self.rows is None else self.rows[start:end])
 
 
 def choose_subset(examples: int, wanted: int | None, seed: int) -> Rows | None:

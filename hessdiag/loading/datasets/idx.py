@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 
 from hessdiag.errors import DataError, UsageError
+from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.pixels import ImageExamples
 from hessdiag.loading.datasets.room import check_inflated, gigabytes
-from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import IdxData
 
 __all__ = ["read"]
@@ -75,16 +75,10 @@ class _Header:
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
+    with damage_told(f"data: {path.name} cannot be read", "it is damaged, copy it again"):
         with path.open("rb") as file:
             zipped = file.read(2) == _GZIP
         return _unzipped(path) if zipped else _mapped(path)
-    except DataError:
-        raise
-    except Exception as error:  # OSError, EOFError, zlib.error
-        if out_of_memory(error):
-            raise
-        raise DataError(f"data: {path.name} cannot be read ({error}): it is damaged, copy it again") from None
 
 
 def _mapped(path: Path) -> np.ndarray:

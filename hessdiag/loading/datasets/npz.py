@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hessdiag.errors import DataError, HessdiagError
+from hessdiag.errors import DataError
 from hessdiag.loading.datasets.arrays import ArrayExamples, named_examples
+from hessdiag.loading.datasets.damage import COPY_AGAIN, damage_told
 from hessdiag.loading.datasets.npy import MAGIC, map_array, read_header
 from hessdiag.loading.datasets.room import check_inflated
-from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import NpzData
 
 __all__ = ["read"]
@@ -29,18 +29,13 @@ def read(spec: NpzData, resolve: Callable[[str], Path]) -> ArrayExamples:
         UsageError: an array that the spec names is not there.
     """
     path = resolve(spec.path)
-    try:
-        return _of_folder(spec, path) if path.is_dir() else _of_archive(spec, path)
-    except HessdiagError:
-        raise
-    except Exception as error:  # of zipfile, zlib, numpy and ast, by what is damaged
-        if out_of_memory(error):
-            raise
-        kind = "folder of .npy files" if path.is_dir() else ".npz archive"
-        raise DataError(
-            f"data.path: {spec.path} is not a readable {kind} ({str(error)[:300]}): it was cut short, overwritten, or "
-            f"is of another format: copy it again, or save it by np.save{'' if path.is_dir() else 'z'}"
-        ) from None
+    if path.is_dir():
+        with damage_told(
+            f"data.path: {spec.path} is not a readable folder of .npy files", f"{COPY_AGAIN}, or save it by np.save"
+        ):
+            return _of_folder(spec, path)
+    with damage_told(f"data.path: {spec.path} is not a readable .npz archive", f"{COPY_AGAIN}, or save it by np.savez"):
+        return _of_archive(spec, path)
 
 
 def _of_folder(spec: NpzData, folder: Path) -> ArrayExamples:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hessdiag.errors import DataError, HessdiagError
+from hessdiag.errors import DataError
 from hessdiag.loading.datasets.arrays import as_tensor
+from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.examples import Rows
 from hessdiag.loading.datasets.parquet_columns import Place, check_types, feature, holds_words, target
 from hessdiag.loading.datasets.room import check_room
 from hessdiag.loading.datasets.tables import Columns, choose_columns, refuse_words
 from hessdiag.loading.extras import import_extra
-from hessdiag.memory import out_of_memory
 from hessdiag.spec.data import ParquetData
 
 __all__ = ["ParquetExamples", "read"]
@@ -63,22 +63,9 @@ class _File:
         with self.guarded():
             return parquet.ParquetFile(self.path)
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Work in which pyarrow may find the file damaged.
-
-        Raises:
-            DataError: it did.
-        """
-        try:
-            yield
-        except Exception as error:  # of pyarrow, by what is damaged
-            if isinstance(error, HessdiagError) or out_of_memory(error):
-                raise
-            raise DataError(
-                f"data.path: {self.shown} is not a readable parquet file ({str(error)[:300]}): it was cut short, "
-                "overwritten, or is of another format: copy it again"
-            ) from None
+    def guarded(self) -> AbstractContextManager[None]:
+        """Where pyarrow may find the file damaged."""
+        return damage_told(f"data.path: {self.shown} is not a readable parquet file")
 
     def place(self, group: int) -> Place:
         """Where a group of its rows begins."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hessdiag.errors import DataError, UsageError
+from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.datasets.tables import Columns
 from hessdiag.loading.extras import import_extra
 from hessdiag.spec.data import ParquetData
@@ -62,15 +63,15 @@ def check_types(schema: Any, columns: Columns, spec: ParquetData) -> None:
         kind = _plain(schema.field(name).type)
         if not _is_number(kind) and not (_is_list(kind) and _is_number(kind.value_type)):
             raise UsageError(
-                f"{_missing(spec)}column {name!r} of {spec.path} is {kind}, expected numbers, or lists of numbers, all "
-                "of one length: name other columns, or cast it before it is written",
+                f"{_missing(spec)}column {name!r} of {spec.path} is {printable(str(kind))}, expected "
+                "numbers, or lists of numbers, all of one length: name other columns, or cast it before it is written",
                 "data.inputs",
             )
     kind = None if columns.target is None else _plain(schema.field(columns.target).type)
     if kind is not None and not _is_number(kind) and not holds_words(kind):
         raise UsageError(
-            f"column {columns.target!r} of {spec.path} is {kind}, expected numbers or words: name another column, or "
-            "cast it before it is written",
+            f"column {columns.target!r} of {spec.path} is {printable(str(kind))}, expected numbers or "
+            "words: name another column, or cast it before it is written",
             "data.targets",
         )
 

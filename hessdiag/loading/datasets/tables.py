@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hessdiag.errors import UsageError
+from hessdiag.loading.checkpoints.words import few, printable
 from hessdiag.spec.data import CsvData, ParquetData
 
 __all__ = ["Columns", "choose_columns", "class_numbers", "refuse_words"]
@@ -81,10 +82,9 @@ def class_numbers(words: Collection[str], classes: Sequence[str]) -> tuple[dict[
 def refuse_words(words: Collection[str], column: str, shown: str) -> UsageError:
     """What to say of words where no classes are given."""
     found = sorted(words)
-    listed = ", ".join(found[:_MOST_SHOWN]) + (", ..." if len(found) > _MOST_SHOWN else "")
     return UsageError(
-        f"missing, but column {column!r} of {shown} holds words ({listed}): list them in the order of their class "
-        f"numbers, as classes: [{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}]",
+        f"missing, but column {column!r} of {shown} holds words ({few(found, _MOST_SHOWN)}): list them in the "
+        f"order of their class numbers, as classes: [{few(found, 3)}]",
         "data.classes",
     )
 
@@ -93,7 +93,7 @@ def _all_but(spec: CsvData | ParquetData, header: Sequence[str]) -> tuple[str, .
     names = tuple(name for name in header if name != spec.targets)
     index = next((name for name in names if not name or name.startswith(_INDEX)), None)
     if index is not None:
-        what = repr(index) if index else "without a name"
+        what = repr(printable(index)) if index else "without a name"
         raise UsageError(
             f"missing, but {spec.path} has a column {what}, likely an index that pandas wrote: name the columns that "
             "the model takes",
@@ -114,6 +114,5 @@ def _check(name: str, header: Sequence[str], shown: str, key: str, hint: str) ->
     if name in header:
         return
     near = difflib.get_close_matches(name, header, n=3)
-    meant = f"; did you mean {' or '.join(near)}?" if near else hint
-    listed = ", ".join(header[:_MOST_SHOWN]) + (", ..." if len(header) > _MOST_SHOWN else "")
-    raise UsageError(f"found no column {name!r} in {shown}, which has: {listed[:1000]}{meant}", key)
+    meant = f"; did you mean {' or '.join(map(printable, near))}?" if near else hint
+    raise UsageError(f"found no column {name!r} in {shown}, which has: {few(header, _MOST_SHOWN)}{meant}", key)
