@@ -36,7 +36,7 @@ def test_promised_options_are_in_the_help(run, command):
     assert [option for option in (*COMMON, *OWN[command]) if option not in words] == []
 
 
-@pytest.mark.parametrize("command", [*MEASURING, "validate", "schema"])
+@pytest.mark.parametrize("command", [*MEASURING, "inspect", "init", "validate", "schema", "doctor"])
 def test_every_command_is_listed(run, command):
     listed = run("--help").stdout
     assert f" {command} " in listed

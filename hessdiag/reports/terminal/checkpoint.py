@@ -113,7 +113,7 @@ def _verdict(found: Inspection, canvas: Canvas) -> Iterator[RenderableType]:
     bad = [tensor.name for tensor in found.tensors if tensor.finite is False]
     if bad:
         have = "tensor has" if len(bad) == 1 else "tensors have"
-        yield line(canvas, "")
+        yield canvas.text("")
         yield line(
             canvas,
             f"{count(len(bad))} {have} values that are not finite: {_some(bad, canvas)}. No Hessian can be measured "
@@ -126,7 +126,7 @@ def _refusal(refusal: Refusal, canvas: Canvas) -> Iterator[RenderableType]:
     yield heading(canvas, "Would not be loaded")
     yield alert(canvas, refusal.reason.removeprefix("refused: "))
     if refusal.globals:
-        yield line(canvas, "")
+        yield canvas.text("")
         yield line(canvas, "Its pickle would call, beyond what makes up tensors:")
         for name in refusal.globals:
             yield line(canvas, split_name("  " + canvas.literal(name), max(canvas.width - INDENT, 12), hang=4))

@@ -38,7 +38,7 @@ def _needed(found: Examination, canvas: Canvas) -> Iterator[RenderableType]:
             about = (found.torch_build or "") if package.name == "torch" else ""
             rows.append((package.name, _version(package, canvas), about))
     yield table(canvas, [Column("", "left"), Column("", "left"), Column("", "left", folded=True)], rows)
-    yield from _faults([package for package in found.packages if package.extra is None], canvas)
+    yield from _advice([package for package in found.packages if package.extra is None], canvas)
 
 
 def _extras(packages: Sequence[Package], canvas: Canvas) -> Iterator[RenderableType]:
@@ -50,10 +50,7 @@ def _extras(packages: Sequence[Package], canvas: Canvas) -> Iterator[RenderableT
         shown = str(package.extra)
         rows.append((name, package.name, _version(package, canvas)))
     yield table(canvas, [Column("extra", "left"), Column("package", "left"), Column("version", "left")], rows)
-    for install in dict.fromkeys(package.install for package in packages if package.install is not None):
-        names = ", ".join(package.name for package in packages if package.install == install)
-        yield line(canvas, f"for {names}: {install}")
-    yield from _faults(packages, canvas)
+    yield from _advice(packages, canvas)
 
 
 def _version(package: Package, canvas: Canvas) -> Text:
@@ -64,7 +61,11 @@ def _version(package: Package, canvas: Canvas) -> Text:
     return Text(canvas.literal(package.version))
 
 
-def _faults(packages: Sequence[Package], canvas: Canvas) -> Iterator[RenderableType]:
+def _advice(packages: Sequence[Package], canvas: Canvas) -> Iterator[RenderableType]:
+    """What installs the missing ones, each command once, and what is wrong with the others."""
+    for install in dict.fromkeys(package.install for package in packages if package.install is not None):
+        names = ", ".join(package.name for package in packages if package.install == install)
+        yield line(canvas, f"for {names}: {install}")
     for package in packages:
         if package.fault is not None:
             yield line(canvas, f"{package.name}: {package.fault}", "red")

@@ -34,7 +34,7 @@ def model_lines(
     lines = [] if found is None else _about(found)
     if factory is not None:
         lines += _named(factory, folder)
-    elif found is None or found.format not in _BUILDS_ITSELF:
+    elif found is None or not _builds_itself(found):
         lines += _searched(folder, checkpoint, shown)
     else:
         lines += [remark("No class_path: the checkpoint says how its network is built.")]
@@ -66,11 +66,17 @@ def _about(found: Inspection) -> list[Line]:
         listed = [*listed[:_SHOWN], rest, *listed[-_SHOWN:]]
     lines += [remark(text) for text in listed]
     weights = [tensor for tensor in found.tensors if _is_weight(tensor)]
-    if weights and found.format not in _BUILDS_ITSELF:
+    if weights and not _builds_itself(found):
         what = "input" if len(weights[0].shape) == 2 else "input channel"
         inputs, outputs = count(weights[0].shape[1], what), count(weights[-1].shape[0], "output")
         lines.append(remark(f"By the first and the last weight in the file it takes {inputs} and gives {outputs}."))
     return lines
+
+
+def _builds_itself(found: Inspection) -> bool:
+    """Whether it says how its network is built; a pickled one says so where it is refused."""
+    whole = found.refusal is not None and "whole pickled" in found.refusal.reason
+    return whole or found.format in _BUILDS_ITSELF
 
 
 def _is_weight(tensor: TensorInfo) -> bool:
