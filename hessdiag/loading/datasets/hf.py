@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,10 @@ def read(spec: HfData, resolve: Callable[[str], Path]) -> RecordExamples:
             dataset = opener(library, scratch)
             dataset.data.validate()  # buffers as long as they should be; their content as it is read
         rows = _DatasetRows(library, dataset, shown, names_of_classes=spec.classes is not None)
-        weakref.finalize(rows, shutil.rmtree, scratch, ignore_errors=True)
+        if any(scratch.iterdir()):
+            weakref.finalize(rows, shutil.rmtree, scratch, ignore_errors=True)
+        else:  # mapped where it lies
+            scratch.rmdir()
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -127,12 +131,20 @@ def _damage_told(shown: str) -> Iterator[None]:
     except Exception as error:  # whatever datasets, pyarrow and pandas raise
         if out_of_memory(error):
             raise
+        _let_go(error)
         cause = error.__cause__ or error
         reason = str(cause).strip().partition("\n")[0][:300]
         raise DataError(
             f"data.path: {shown} cannot be read ({type(cause).__name__}: {reason}): "
             "it is damaged, or no dataset of that kind: copy it again, or save it by save_to_disk"
         ) from error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Close the files that the library has left open in the frames that an error holds."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @contextmanager

@@ -79,8 +79,10 @@ def choose_split(splits: Mapping[str | None, Opener], wanted: str | None, shown:
 def _saved(folder: Path, shown: str) -> Opener:
     def open_saved(library: Any, scratch: Path) -> Any:
         listed = _object(folder / _SAVED, shown).get("_data_files")
-        names = [item.get("filename") if isinstance(item, dict) else None for item in listed or [None]]
-        for name in names:
+        if listed == []:
+            raise DataError(f"data.path: {shown} holds no examples, expected at least one")
+        for item in listed if isinstance(listed, list) else [listed]:
+            name = item.get("filename") if isinstance(item, dict) else None
             if not isinstance(name, str) or not _is_plain(name) or not (folder / name).is_file():
                 raise DataError(
                     f"data.path: {shown}/{_SAVED} names {name!r}, expected files in that folder: copy it again, whole"
