@@ -13,8 +13,11 @@ _PROBLEMS = {"regression": "mse", "multi_label_classification": "bce_with_logits
 
 
 def default_loss(folder: Path) -> str | None:
-    """The loss that the architecture in ``config.json`` was made for; None where it does not say."""
-    config = _config(folder)
+    """The loss that the architecture in ``config.json`` was made for, or an adapter; None where it does not say."""
+    adapter = _read(folder / "adapter_config.json")
+    if adapter is not None:
+        return "causal_lm" if adapter.get("task_type") == "CAUSAL_LM" else None
+    config = _read(folder / "config.json")
     if config is None:
         return None
     names = config.get("architectures")
@@ -24,9 +27,9 @@ def default_loss(folder: Path) -> str | None:
     return _PROBLEMS.get(str(config.get("problem_type")))
 
 
-def _config(folder: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        with (folder / "config.json").open("rb") as file:
+        with path.open("rb") as file:
             content = json.loads(file.read(_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None

@@ -29,6 +29,7 @@ from torch import nn
 
 from hessdiag.errors import UsageError
 from hessdiag.loading.extras import MissingExtraError
+from hessdiag.spec import load_spec
 
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'hessdiag[hf]'")
 
@@ -109,6 +110,13 @@ def test_where_the_base_is_found(folder, where, monkeypatch):
     assert_same(problem, live(lora(gpt2()), "causal_lm"))
 
 
+def test_the_loss_of_its_task(folder):
+    load(folder, "lora", loss="causal_lm")
+    text = (folder / "audit.yaml").read_text()
+    (folder / "audit.yaml").write_text(text.replace("loss: causal_lm\n", ""))
+    assert load_spec(folder / "audit.yaml").loss.name == "causal_lm"
+
+
 def test_the_hubs_local_cache(folder, monkeypatch):
     import huggingface_hub
 
@@ -126,7 +134,7 @@ def test_the_hubs_local_cache(folder, monkeypatch):
     assert_same(load(folder, "lora", loss="causal_lm"), live(lora(gpt2()), "causal_lm"))
     change(folder / "lora", base_model_name_or_path="somebody/else")
     said = message(folder, "lora", loss="causal_lm")
-    assert "its base model 'somebody/else' is neither a folder here nor in the hub's local cache" in said
+    assert "its base model 'somebody/else' is neither the folder of a model nor in the hub's local cache" in said
     assert "set model.base to its folder, or run hf download somebody/else" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ __all__ = ["FORMAT"]
 
 CONFIG = "adapter_config.json"
 _NAMES = ("adapter_model.safetensors", "adapter_model.bin")
-_PREFIX = "base_model.model."
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _TASKS = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "TOKEN_CLS": "AutoModelForTokenClassification",
@@ -128,9 +129,10 @@ def _base(path: Path, content: Mapping[str, Any], reading: Reading) -> Path:
             return start / name
     cached = _cached(name, content.get("revision"))
     if cached is None:
+        download = f", or run hf download {name}" if _HUB_NAME.fullmatch(name) else ""
         raise CheckpointError(
-            f"its base model {printable(name)!r} is neither a folder here nor in the hub's local cache, and nothing is "
-            f"downloaded: set model.base to its folder, or run hf download {printable(name)}"
+            f"its base model {printable(name)!r} is neither the folder of a model nor in the hub's local cache, and "
+            f"nothing is downloaded: set model.base to its folder{download}"
         )
     return cached
 

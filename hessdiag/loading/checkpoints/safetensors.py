@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.loading.checkpoints.words import printable
 from hessdiag.memory import out_of_memory
 
 __all__ = ["FORMAT"]
@@ -41,7 +42,7 @@ def _read(path: Path, reading: Reading) -> Contents:
         if out_of_memory(error):
             raise
         raise CheckpointError(
-            f"damaged safetensors file of {path.stat().st_size} bytes ({str(error).strip() or type(error).__name__}): "
+            f"damaged safetensors file of {path.stat().st_size} bytes ({printable(str(error))}): "
             "it was cut short or overwritten, copy or save it again"
         ) from error
 

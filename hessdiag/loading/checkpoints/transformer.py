@@ -78,8 +78,7 @@ def build_transformer(
                 config=config,
                 state_dict=found,
                 dtype=_dtype(found),
-                attn_implementation="eager",  # the fused ones have no second derivative
-                experts_implementation="eager",
+                attn_implementation="eager",  # the fused kinds have no second derivative
                 ignore_mismatched_sizes=True,  # those that differ are told below, with their count
                 local_files_only=True,
                 output_loading_info=True,
@@ -130,6 +129,8 @@ def _config(transformers: Any, folder: Path, head: Head) -> Any:
         if hasattr(each, "use_cache"):
             each.use_cache = False  # keys and values are kept for generation alone
     config.return_dict = True
+    if hasattr(config, "_experts_implementation"):
+        config._experts_implementation = "eager"  # as for attention
     if head.labels is not None:
         config.num_labels = head.labels
     return config
@@ -255,9 +256,10 @@ def _stumbled(error: Exception, what: str) -> CheckpointError:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of a library's error, which may be a page."""
+    """The first line of a library's error, which may be a page, and the next where it announces one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+    words = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
+    return f"{type(error).__name__}: {words if words.isprintable() else ascii(words)[1:-1]}"
 
 
 @contextmanager
