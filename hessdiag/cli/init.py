@@ -55,9 +55,11 @@ def _write_spec(out: Path, checkpoint: Path | None, data: str | None, model: str
             raise UsageError(f"--out {out}: is what {option} names: write the spec to another file")
     refuse_unwritable(out)
     with results_alone_on_stdout():
+        from hessdiag.memory import memory_errors_explained
         from hessdiag.workflows.starter import starter_spec
 
-        starter = starter_spec(out, checkpoint=checkpoint, data=data, model=model)
+        with memory_errors_explained():
+            starter = starter_spec(out, checkpoint=checkpoint, data=data, model=model)
     write_atomically(out, starter.text)
     typer.echo(f"wrote {out}")
     left = _left_open(out, starter.text)

@@ -69,6 +69,14 @@ def test_the_self_test_compares_with_the_dense_hessian():
     assert largest.value == pytest.approx(largest.reference, rel=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_the_self_test_on_a_gpu(run, quick):
+    found = json.loads(run("doctor", "--json").stdout)
+    assert [(test["device"], test["passed"]) for test in found["self_tests"]] == [("cpu", True), ("cuda:0", True)]
+    assert found["devices"][1]["memory"] == torch.cuda.get_device_properties(0).total_memory
+
+
 def test_wrong_numbers_are_no_success(run, quick, monkeypatch):
     right = self_test.eigenvalues
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hessdiag.errors import DataError
 from hessdiag.loading.datasets.npy import read_header
+from hessdiag.memory import out_of_memory
 from hessdiag.workflows.starter.guess import DataGuess, Kind, choice, described, pick, place
 
 __all__ = ["guess_npy_folder", "guess_npz", "guess_safetensors"]
@@ -58,7 +59,9 @@ def _in_archive(path: Path) -> _Found:
                 if entry.filename.endswith(".npy"):
                     with archive.open(entry) as file:
                         yield _of_header(file, entry.file_size, entry.filename.removesuffix(".npy"))
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except Exception as error:  # a damaged archive or header can make a reader stumble over anything
+        if out_of_memory(error):
+            raise
         raise DataError(f"{path.name}: damaged NumPy archive ({error}): copy or save it again") from None
 
 
@@ -67,7 +70,9 @@ def _in_folder(folder: Path) -> _Found:
         try:
             with path.open("rb") as file:
                 yield _of_header(file, path.stat().st_size, path.stem)
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if out_of_memory(error):
+                raise
             raise DataError(f"{path.name}: damaged NumPy file ({error}): copy or save it again") from None
 
 
@@ -90,6 +95,8 @@ def _in_safetensors(path: Path) -> _Found:
                 kind: Kind = "floats" if dtype.startswith(("F", "BF")) else "integers"
                 yield name, f"{_shape(part.get_shape())} {dtype}", kind
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise DataError(f"{path.name}: damaged safetensors file ({error}): copy or save it again") from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hessdiag.errors import DataError
 from hessdiag.loading.extras import import_extra
+from hessdiag.memory import out_of_memory
 from hessdiag.workflows.starter.columns import ROWS, Columns, begin_of, classes, kind_of, words_for
 from hessdiag.workflows.starter.guess import DataGuess, choice, described, pick, place
 from hessdiag.workflows.starter.text import FILL_IN, Line, flow
@@ -46,6 +47,8 @@ def guess_parquet(path: Path, shown: str) -> DataGuess:
             batch = next(table.iter_batches(ROWS), None)
             columns = {name: [] for name in table.schema_arrow.names} if batch is None else batch.to_pydict()
     except Exception as error:  # whatever a damaged file makes it stumble over
+        if out_of_memory(error):
+            raise
         raise DataError(f"{shown}: cannot be read as parquet ({error}): copy or save it again") from None
     return _table("parquet", shown, columns)
 
