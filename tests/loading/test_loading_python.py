@@ -139,6 +139,7 @@ def spec(tmp_path: Path) -> Path:
     path.write_text(
         "model: {class_path: 'model.py:build', checkpoint: weights.safetensors}\n"
         "data:\n  format: python\n  path: data.py:build\n"
+        "audit: {eigenvalues: {top: 1, bottom: 1}, trace: {rtol: 0.5}, gap: {sigma: [0.01], draws: 2}}\n"
     )
     return path
 
@@ -211,10 +212,11 @@ def test_an_audit_on_the_command_line(spec: Path) -> None:
 forking = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
 
 
-@forking
-def test_workers(spec: Path) -> None:
-    override = "data.init_args={kind: loader, num_workers: 2, multiprocessing_context: fork}"
-    problem = tiny.load(spec, override, dtype="float64")
+@pytest.mark.parametrize("start", ["spawn", pytest.param("fork", marks=forking)])
+def test_workers(spec: Path, start: str) -> None:
+    """Those that start anew cannot import the user's file, and are done without."""
+    options = f"num_workers: 2, timeout: 60, multiprocessing_context: {start}"
+    problem = tiny.load(spec, f"data.init_args={{kind: loader, {options}}}", dtype="float64")
     assert problem.loss_value == pytest.approx(load(spec, "loader").loss_value, rel=1e-14)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -119,6 +120,7 @@ def _is_dataset(data: Any, shown: str) -> bool:
         )
     if isinstance(data, DataLoader):
         _refuse_shuffling(data, shown)
+        _forked_workers_only(data)
         return False
     if isinstance(data, (list, tuple)):
         if data and isinstance(data[0], (Tensor, np.ndarray)):
@@ -157,6 +159,14 @@ def _refuse_shuffling(loader: DataLoader[Any], shown: str) -> None:
                 "every pass: give it shuffle=False, and no random sampler",
                 _KEY,
             )
+
+
+def _forked_workers_only(loader: DataLoader[Any]) -> None:
+    """Read in this process where workers would start anew: they cannot import the user's file by its name here."""
+    context = loader.multiprocessing_context or multiprocessing
+    if loader.num_workers and context.get_start_method() != "fork":
+        loader.num_workers = 0
+        loader.timeout = 0
 
 
 def _batches_of(data: Any) -> str:
