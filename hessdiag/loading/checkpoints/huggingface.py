@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.loading.checkpoints.heads import Head
 from hessdiag.loading.checkpoints.json_object import read_object
-from hessdiag.loading.checkpoints.transformer import Head, build_transformer
+from hessdiag.loading.checkpoints.transformer import build_transformer
 from hessdiag.loading.checkpoints.weights import find_weights, other_files, read_weights, weight_files
 
 __all__ = ["FORMAT", "build_from", "files_of"]

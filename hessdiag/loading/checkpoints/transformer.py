@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError
+from hessdiag.loading.checkpoints.heads import Head, check_fit
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
-from hessdiag.loading.checkpoints.words import counted, few, printable
+from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.extras import import_extra
 from hessdiag.memory import available_memory, out_of_memory
 
-__all__ = ["Head", "build_transformer", "one_line", "quiet"]
+__all__ = ["build_transformer", "one_line", "quiet"]
 
 _PURPOSE = "a Hugging Face model"
 _MOST_OF_A_KIND = 100_000  # layers, labels, experts: more make building the config alone take for ever
 _LAYERS_PER_TENSOR = 10  # ALBERT shares one layer's tensors between all
-
-
-@dataclass(frozen=True)
-class Head:
-    """What an adapter puts in place of its base model's head.
-
-    Attributes:
-        architecture: the class in transformers, or the auto class; None: the base model's own.
-        labels: how many outputs its head has; None: as the base model's config says.
-        trained: modules that the adapter brings whole, so that the base model may lack them.
-    """
-
-    architecture: str | None = None
-    labels: int | None = None
-    trained: tuple[str, ...] = ()
-
-    def brings(self, name: str) -> bool:
-        """Whether a tensor of the base model is replaced by one of the adapter."""
-        return any(f".{module}." in f".{name}" for module in self.trained)
 
 
 def build_transformer(
@@ -85,7 +66,7 @@ def build_transformer(
             )
         except Exception as error:  # whatever a config that does not suit the weights makes it stumble over
             raise _stumbled(error, f"{architecture.__name__} could not be built from config.json") from error
-    _check_fit(model, info, content, head)
+    check_fit(model, info, content, head)
     return model.requires_grad_(True)  # type: ignore[no-any-return]
 
 
@@ -202,48 +183,6 @@ def _check_size(architecture: Any, config: Any, tensors: Mapping[str, Tensor]) -
 def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
     double = any(item.dtype is torch.float64 for item in tensors.values())
     return torch.float64 if double else torch.float32
-
-
-def _check_fit(model: Any, info: Mapping[str, Any], content: Mapping[str, Any], head: Head) -> None:
-    """Refuse weights that are not those of the network: what it did not find, transformers made up."""
-    name = type(model).__name__
-    shapes = {key: tuple(item.shape) for key, item in model.state_dict().items()}
-    missing = sorted(key for key in info["missing_keys"] if not head.brings(key))
-    differing = sorted(entry for entry in info["mismatched_keys"] if not head.brings(entry[0]))
-    unexpected = sorted(info["unexpected_keys"])
-    if head.architecture is not None and name not in (content.get("architectures") or ()):
-        unexpected = [key for key in unexpected if key.startswith(f"{model.base_model_prefix}.")]
-    complaints = []
-    if differing:
-        key, found, expected = differing[0]
-        complaints.append(
-            f"{counted(len(differing))} {'has' if len(differing) == 1 else 'have'} another shape (first: "
-            f"{printable(key)} is {tuple(found)}, the model expects {tuple(expected)})"
-        )
-    if missing:
-        first = few([f"{key} {shapes.get(key, ())}" for key in missing], 3)
-        complaints.append(f"it lacks {len(missing)} of the model's {counted(len(shapes))} (first: {first})")
-    if unexpected:
-        first = few(unexpected, 3)
-        complaints.append(f"it has {counted(len(unexpected))} that the model lacks (first: {first})")
-    if complaints:
-        complaints.append(_cause(model, missing, differing, head))
-        whose = f"{name}, which config.json names" if head == Head() else f"the adapter's base model, {name}"
-        raise CheckpointError(f"the weights do not fit {whose}: {'; '.join(complaints)}")
-
-
-def _cause(model: Any, missing: list[str], differing: list[Any], head: Head) -> str:
-    if head != Head():
-        return (
-            "what the base model lacks the adapter was trained with at random and did not save: name the base model "
-            "that holds it in model.base, or train the adapter with it in modules_to_save"
-        )
-    if missing and not differing and not any(key.startswith(f"{model.base_model_prefix}.") for key in missing):
-        return (
-            "its head was never trained, or is saved elsewhere, and transformers would fill it with random numbers: "
-            "save the fine-tuned model by save_pretrained"
-        )
-    return "config.json and the weights are not of one model: copy both again, or set architectures to what was saved"
 
 
 def _stumbled(error: Exception, what: str) -> CheckpointError:

@@ -108,7 +108,8 @@ def read_file(path: Path, reading: Reading) -> Contents:
             raise CheckpointError("the file is empty (0 bytes), expected weights: copy or save it again")
         return form.read(path, reading)
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
+        refused = "refused: " if str(error).startswith("refused: ") else ""
+        raise CheckpointError(f"{refused}{path.name}: {str(error).removeprefix(refused)}") from error
 
 
 def _glimpse(path: Path) -> Glimpse:
