@@ -15,7 +15,7 @@ import tiny
 import torch
 
 from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets import load_data
+from hessdiag.loading.datasets import load_data, room
 from hessdiag.spec.data import HfData
 
 datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
@@ -358,3 +358,15 @@ def test_rows_are_read_where_they_are_needed(tmp_path):
     before = pyarrow.total_allocated_bytes()
     assert len(numbers(open_data(tmp_path, max_examples=10))) == 10
     assert pyarrow.total_allocated_bytes() - before < 1e6
+
+
+def test_a_parquet_bomb(tmp_path, monkeypatch):
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(room, "_BOMB_BYTES", 10**6)
+    zeros = np.zeros(100_000)
+    parquet.write_table(pyarrow.table({"x": zeros, "number": zeros}), tmp_path / "data.parquet")
+    assert "data.path: data.parquet grows from" in refusal(tmp_path, path="data.parquet")
+    write("parquet", simple(), tmp_path / "data.parquet")
+    assert numbers(open_data(tmp_path, "data.parquet")) == list(range(ROWS))

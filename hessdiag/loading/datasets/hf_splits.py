@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hessdiag.errors import DataError, UsageError
-from hessdiag.loading.datasets.room import gigabytes
+from hessdiag.loading.datasets.room import check_proportion, gigabytes
 from hessdiag.loading.extras import import_extra
 
 __all__ = ["choose_split", "find_splits"]
@@ -29,6 +29,7 @@ _WORDS = {
 }
 _SHARD = re.compile(r"(.+)-\d+-of-\d+")
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+_CELL = 8  # bytes of a number as Arrow; texts take more
 _LARGEST_STATE = 2**26  # bytes; a hundred thousand files take a tenth of it
 
 
@@ -193,5 +194,6 @@ def _refuse_too_large(files: list[Path], kind: str, scratch: Path, shown: str) -
 
 def _size_of_parquet(file: Path) -> int:
     whole = import_extra("pyarrow.parquet", "data.format: hf").read_metadata(file)
-    groups = sum(whole.row_group(number).total_byte_size for number in range(whole.num_row_groups))
-    return max(int(groups), int(whole.num_rows) * int(whole.num_columns))
+    size = int(whole.num_rows) * int(whole.num_columns) * _CELL  # a page of equal values takes a few bytes in the file
+    check_proportion(size, file.stat().st_size, f"data.path: {file.name}", "take a file that you trust")
+    return max(size, sum(int(whole.row_group(number).total_byte_size) for number in range(whole.num_row_groups)))

@@ -7,7 +7,7 @@ import torch
 from hessdiag.errors import DataError
 from hessdiag.memory import available_memory
 
-__all__ = ["check_inflated", "check_room", "gigabytes"]
+__all__ = ["check_inflated", "check_proportion", "check_room", "gigabytes"]
 
 _SHARE = 0.8  # of what is free; the model and its batches need the rest
 _BOMB_BYTES = 1 << 30
@@ -31,9 +31,18 @@ def check_inflated(nbytes: int, compressed: int, what: str, advice: str) -> None
     Raises:
         DataError: it does; the message ends in ``advice``.
     """
+    check_proportion(nbytes, compressed, what, advice)
+    check_room(nbytes, what, advice)
+
+
+def check_proportion(nbytes: int, compressed: int, what: str, advice: str) -> None:
+    """Refuse a compressed file that grows out of all proportion.
+
+    Raises:
+        DataError: it does; the message ends in ``advice``.
+    """
     if nbytes > _BOMB_BYTES and nbytes > _BOMB_RATIO * compressed:
         raise DataError(f"{what} grows from {compressed} bytes to {gigabytes(nbytes)}, which no real data do: {advice}")
-    check_room(nbytes, what, advice)
 
 
 def gigabytes(nbytes: int) -> str:
