@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ __all__ = ["model_lines", "output_width"]
 
 _BUILDS_ITSELF = {"huggingface", "peft", "torchscript", "exported"}
 _SHOWN = 12  # tensors from the beginning, and as many from the end
+_WIDTH = 100  # of a remark's lines
 _FILE = "model.py"
 _BUILDER = "the function or class that builds the network"
 
@@ -57,7 +59,7 @@ def _about(found: Inspection) -> list[Line]:
     """Remarks on what the checkpoint holds, by which the network's arguments can be told."""
     lines = [remark(f"{word}: {value}") for word, value in found.architecture.items()]
     if found.refusal is not None:
-        return [*lines, remark(found.refusal.reason)]
+        return [*lines, *map(remark, textwrap.wrap(found.refusal.reason, _WIDTH))]
     total = found.total
     lines += [remark(f"It holds {count(total.parameters, 'parameter')} in {count(total.tensors, 'tensor')}:")]
     listed = [f"  {tensor.name} ({', '.join(map(str, tensor.shape))}) {tensor.dtype}" for tensor in found.tensors]
