@@ -15,6 +15,8 @@ __all__ = [
     "UsageError",
 ]
 
+_MOST_LINES = 50
+
 
 class HessdiagError(Exception):
     """Anything that hessdiag refuses or cannot do; ``exit_code`` is what the command line ends with."""
@@ -54,11 +56,14 @@ class Diagnostic:
 
 
 class SpecError(UsageError):
-    """A spec with one or more faults, all of them at once (exit 2)."""
+    """A spec with one or more faults, all of them at once (exit 2); its text has the first fifty."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
-        super().__init__("\n".join(str(d) for d in self.diagnostics))
+        lines = [str(d) for d in self.diagnostics[:_MOST_LINES]]
+        if len(self.diagnostics) > _MOST_LINES:
+            lines.append(f"{self.diagnostics[0].file}: and {len(self.diagnostics) - _MOST_LINES} more faults")
+        super().__init__("\n".join(lines))
 
 
 class CheckpointError(HessdiagError):

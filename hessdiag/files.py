@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hessdiag.errors import UsageError
 
-__all__ = ["refuse_unwritable", "write_atomically"]
+__all__ = ["neither_file_nor_folder", "refuse_unwritable", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -76,3 +76,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def neither_file_nor_folder(folder: Path) -> Path | None:
+    """A pipe, a device or the like in a folder or below it: whoever reads it may wait for ever."""
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names):
+            if not path.is_file() and not path.is_dir() and path.exists():
+                return path
+    return None

@@ -55,15 +55,15 @@ def inspect(path: Path, shown: str, reading: Reading) -> Inspection:
         raise UsageError(f"{shown}: {fault} (looked in {path.absolute().parent})")
     with named(shown):
         form = identify(path)
-        found = _blank(path, shown, form)
         try:
             contents = form.read(path, reading)
         except CheckpointError as error:
             if form in NO_CHECKPOINT:
                 raise
-            return replace(found, refusal=_refusal(error, form.files(path)))
+            refusal = _refusal(error, form.files(path))
+            return replace(_blank(path, shown, form), refusal=refusal)
         return replace(
-            found,
+            _blank(path, shown, form),
             format=contents.format or form.name,
             tensors=tuple(_described(contents.tensors)),
             besides=dict(contents.besides),

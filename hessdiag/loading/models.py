@@ -11,7 +11,7 @@ from torch import nn
 
 from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints import Reading, load_into, load_whole
-from hessdiag.loading.references import call_reference, import_reference
+from hessdiag.loading.references import call_reference, import_reference, kind_of
 from hessdiag.results import CheckpointInfo
 from hessdiag.spec.schema import ModelSpec
 
@@ -54,10 +54,10 @@ def _build(spec: ModelSpec, class_path: str, resolve: Callable[[str], Path]) -> 
     """Call the factory with its arguments; random initial weights are the same every time."""
     factory = import_reference(class_path, resolve, _KEY)
     if not callable(factory):
-        raise UsageError(f"{class_path} is a {type(factory).__name__}, expected a function", _KEY)
+        raise UsageError(f"{class_path} is {kind_of(factory)}, expected a function", _KEY)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed the caller's GPUs too
         model = call_reference(_KEY, class_path, factory, resolve, **spec.init_args)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{class_path} built a {type(model).__name__}, expected an nn.Module", _KEY)
+        raise UsageError(f"{class_path} built {kind_of(model)}, expected an nn.Module", _KEY)
     return model

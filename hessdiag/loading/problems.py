@@ -13,7 +13,7 @@ from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints import Reading
 from hessdiag.loading.datasets import load_data
 from hessdiag.loading.models import load_model
-from hessdiag.loading.references import call_reference, import_reference
+from hessdiag.loading.references import call_reference, import_reference, kind_of
 from hessdiag.losses import LOSSES, Loss
 from hessdiag.memory import memory_errors_explained
 from hessdiag.problem import Problem
@@ -96,7 +96,7 @@ def _loss(spec: Spec) -> Loss | Callable[[Any, Any], Any]:
     if isinstance(function, type) and issubclass(function, nn.Module):
         function = call_reference("loss", spec.loss.name, function, spec.resolve)
     if not callable(function):
-        raise UsageError(f"{spec.loss.name} is a {type(function).__name__}, expected a function", "loss")
+        raise UsageError(f"{spec.loss.name} is {kind_of(function)}, expected a function", "loss")
     return function  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from hessdiag.errors import HessdiagError, UsageError
 from hessdiag.loading.extras import explain_failure
 
-__all__ = ["call_reference", "described", "import_reference"]
+__all__ = ["call_reference", "described", "import_reference", "kind_of"]
 
 _MOST_NAMES = 8
 _NO_NETWORK = (ConnectionError, TimeoutError, socket.gaierror, urllib.error.URLError)
@@ -86,6 +86,12 @@ def call_reference(
 def described(error: BaseException) -> str:
     """What was raised, with its words where it has any."""
     return ": ".join(filter(None, [type(error).__name__, str(error).strip()]))
+
+
+def kind_of(value: Any) -> str:
+    """The name of its type, with an article: ``an int``."""
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in tuple('aeio') else 'a'} {name}"
 
 
 def _way_on(key: str, error: BaseException) -> str:

@@ -207,7 +207,7 @@ CODE = {
     "raises": ("def build(): raise ValueError('boom')", 3, ["model.py:build() failed: ValueError: boom"]),
     "ends the program": ("import sys\ndef build(): sys.exit(0)", 3, ["build() failed: SystemExit: 0"]),
     "raises what is no Exception": ("def build(): raise BaseException('odd')", 3, ["internal error: BaseException"]),
-    "is no function": ("build = 3", 2, ["build is a int, expected a function"]),
+    "is no function": ("build = 3", 2, ["build is an int, expected a function"]),
     "has no parameters": (
         "from torch import nn\ndef build(): return nn.ReLU()",
         3,

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 SECONDS = 10.0
 MOST_BYTES = 2 << 30
-_LONGEST = 3000
+_LONGEST = 20_000  # fifty faults of a spec
 _SMALL = 1 << 20
 
 
@@ -72,13 +72,15 @@ class Program:
         for name in ("home", "tmp"):
             (place / name).mkdir(parents=True)
         self._worker: subprocess.Popen[str] | None = None
+        self._imported: set[str] = set()
 
     def run(self, files: Files, *argv: str, modules: tuple[str, ...] = ()) -> list[str]:
         """Lay out the files, run, and list what is wrong with how that ended: nothing, it is to be hoped."""
         _clear(self.example)
         lay_out(files, self.example)
+        self._prepare(modules)
         before = _seen(self.place)
-        outcome = self._ask(argv, modules)
+        outcome = self._ask(argv)
         wrong = faults(outcome)
         after = _seen(self.place)
         if after != before:
@@ -98,19 +100,32 @@ class Program:
             self._worker.communicate()
             self._worker = None
 
-    def _ask(self, argv: tuple[str, ...], modules: tuple[str, ...]) -> Outcome:
-        worker = self._worker = self._worker or self._start()
-        assert worker.stdin is not None
+    def _prepare(self, modules: tuple[str, ...]) -> None:
+        """Let the worker import what its runs need; libraries leave things in the folder for temporary files."""
+        if self._worker is None:
+            self._worker = self._start()
+            self._imported.clear()
+        if not self._imported.issuperset(modules):
+            self._send({"modules": modules})
+            self._imported.update(modules)
+            _clear(self.place / "tmp")
+
+    def _ask(self, argv: tuple[str, ...]) -> Outcome:
         writable = [str(self.place / "tmp"), str(self.example / ".hessdiag")]
         request = {
             "argv": argv,
             "folder": str(self.example),
             "writable": writable,
             "seconds": SECONDS,
-            "modules": modules,
         }
+        return Outcome(**self._send(request))
+
+    def _send(self, request: dict[str, Any]) -> Any:
+        worker = self._worker
+        assert worker is not None
+        assert worker.stdin is not None
         print(json.dumps(request), file=worker.stdin, flush=True)
-        return Outcome(**self._answer(worker))
+        return self._answer(worker)
 
     def _start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
@@ -150,12 +165,13 @@ def faults(outcome: Outcome) -> list[str]:
 
 
 _FORBIDDEN = ("Traceback", "internal error", "Warning", "out of memory", "ESCAPED", "please report")
+_TRACEBACK = "\nrun again with --debug for the traceback"  # said where code that the spec names has failed
 _PLACED = re.compile(r"(--\w+ )?\S[^\n]*?(:\d+:\d+)?: ")
 
 
 def _unclear(outcome: Outcome) -> list[str]:
     wrong = []
-    text = outcome.stderr.removesuffix("\n")
+    text = outcome.stderr.removesuffix("\n").removesuffix(_TRACEBACK)
     lines = text.split("\n")
     if not text:
         return ["no message"]

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import typer
 
-ROOM = 1536 << 20  # address space beyond that of the imports
+ROOM = 5 << 30  # address space beyond that of the imports; files that are mapped take of it, too
 ESCAPED = 86
 _CREATING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MOVING = ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
@@ -33,8 +33,11 @@ def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        _load(request["modules"])
-        print(json.dumps(_watched(**request)), flush=True)
+        if "modules" in request:
+            _load(request["modules"])
+            print(json.dumps({"ready": True}), flush=True)
+        else:
+            print(json.dumps(_watched(**request)), flush=True)
 
 
 def _load(modules: list[str]) -> None:
@@ -59,7 +62,7 @@ def _measured_enough(*args: Any, **options: Any) -> NoReturn:
     raise typer.Exit(0)
 
 
-def _watched(argv: list[str], folder: str, writable: list[str], seconds: float, modules: list[str]) -> dict[str, Any]:
+def _watched(argv: list[str], folder: str, writable: list[str], seconds: float) -> dict[str, Any]:
     """Run the program in a fork, in ``folder``, and tell how that ended."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begin = time.monotonic()

@@ -93,7 +93,7 @@ def test_losses_from_a_file(spec, name):
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        ("loss = 3", UsageError, "is a int, expected a function"),
+        ("loss = 3", UsageError, "is an int, expected a function"),
         ("def other(): pass", UsageError, "found no 'loss'"),
         ("1 / 0", HessdiagError, "importing it failed"),
         (
@@ -114,8 +114,8 @@ def test_bad_losses_from_a_file(spec, code, kind, words):
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        ("build = 3", UsageError, "is a int, expected a function"),
-        ("def build(): return 3", UsageError, "built a int, expected an nn.Module"),
+        ("build = 3", UsageError, "is an int, expected a function"),
+        ("def build(): return 3", UsageError, "built an int, expected an nn.Module"),
         ("def build(): raise KeyError", HessdiagError, "model.py:build() failed: KeyError"),
     ],
 )

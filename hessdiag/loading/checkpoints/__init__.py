@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from hessdiag.errors import CheckpointError, UsageError
+from hessdiag.files import neither_file_nor_folder
 from hessdiag.loading.checkpoints import (
     accelerate,
     adapters,
@@ -27,6 +28,7 @@ from hessdiag.loading.checkpoints import (
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.fit import load_weights
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
+from hessdiag.loading.checkpoints.words import printable
 from hessdiag.results import CheckpointInfo
 
 __all__ = ["FORMATS", "Contents", "Format", "Reading", "identify", "load_into", "load_whole", "named", "sha256"]
@@ -147,6 +149,11 @@ def identify(path: Path) -> Format:
 
 def _glimpse(path: Path) -> Glimpse:
     if path.is_dir():
+        if odd := neither_file_nor_folder(path):
+            raise CheckpointError(
+                f"holds {printable(odd.name)}, which is neither a file nor a folder, and whose reader may wait for "
+                "ever: delete it"
+            )
         return Glimpse(path, names=frozenset(entry.name for entry in path.iterdir()))
     with path.open("rb") as file:
         head = file.read(_HEAD)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hessdiag.errors import DataError, UsageError
+from hessdiag.files import neither_file_nor_folder
 from hessdiag.loading.datasets import (
     cifar,
     csv,
@@ -56,6 +57,8 @@ def load_data(spec: DataSpec, resolve: Resolve) -> Iterable[Any]:
         UsageError: they lack what the spec names.
         MissingExtraError: a package that the format needs is not installed.
     """
+    for key in ("path", "tokenizer"):
+        _refuse_pipes(spec, key, resolve)
     data = FORMATS[spec.format](spec, resolve)
     if not isinstance(data, Examples):
         if spec.max_examples is not None:
@@ -68,3 +71,15 @@ def load_data(spec: DataSpec, resolve: Resolve) -> Iterable[Any]:
     if len(data) == 0:
         raise DataError(f"data: {getattr(spec, 'path', spec.format)} holds no examples, expected at least one")
     return Batches(data, choose_subset(len(data), spec.max_examples, spec.seed), spec.batch_size)
+
+
+def _refuse_pipes(spec: DataSpec, key: str, resolve: Resolve) -> None:
+    """Before any reader waits for what nobody writes; pictures are many, and looked at one by one."""
+    name = getattr(spec, key, None)
+    if name is None or spec.format in ("imagefolder", "python"):
+        return
+    if odd := neither_file_nor_folder(resolve(name)):
+        raise DataError(
+            f"data.{key}: {name} holds {odd.name!r}, which is neither a file nor a folder, and whose reader may wait "
+            "for ever: delete it"
+        )

@@ -1,0 +1,54 @@
+"""Pipes among the files of a folder: nothing waits for what nobody writes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import tiny
+from safetensors.torch import save_file
+
+from hessdiag.errors import CheckpointError, DataError, SpecError
+from hessdiag.files import neither_file_nor_folder
+
+
+def test_in_a_checkpoint(tmp_path):
+    spec = tiny.write(tmp_path)
+    (tmp_path / "saved").mkdir()
+    save_file(tiny.weights(), tmp_path / "saved" / "model.safetensors")
+    os.mkfifo(tmp_path / "saved" / "config.json")
+    with pytest.raises(CheckpointError, match="holds config.json, which is neither a file nor a folder"):
+        tiny.load(spec, "model.checkpoint=saved")
+
+
+def test_in_data(tmp_path):
+    spec = tiny.write(tmp_path)
+    (tmp_path / "sets" / "inner").mkdir(parents=True)
+    for name, array in tiny.arrays().items():
+        np.save(tmp_path / "sets" / f"{name}.npy", array)
+    assert tiny.load(spec, "data.path=sets").loss_value == tiny.load(spec).loss_value
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "sets" / "inner" / "z.npy").symlink_to(tmp_path / "pipe")
+    with pytest.raises(DataError, match="sets holds 'z.npy', which is neither a file nor a folder"):
+        tiny.load(spec, "data.path=sets")
+
+
+def test_files_folders_and_links_to_nowhere_are_none(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to("none")
+    (tmp_path / "loop").symlink_to("loop")
+    assert neither_file_nor_folder(tmp_path) is None
+    assert neither_file_nor_folder(tmp_path / "file") is None
+
+
+def test_a_spec_of_many_faults_tells_the_first_fifty(tmp_path):
+    spec = tiny.write(tmp_path)
+    spec.write_text(spec.read_text() + "".join(f"key{number}: 1\n" for number in range(200)))
+    with pytest.raises(SpecError) as caught:
+        tiny.load(spec)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 51
+    assert lines[-1] == f"{spec}: and 150 more faults"
+    assert len(caught.value.diagnostics) == 200
