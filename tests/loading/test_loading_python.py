@@ -234,7 +234,7 @@ def test_workers(spec: Path, start: str) -> None:
 def test_an_error_in_a_worker_is_one_line(spec: Path) -> None:
     message = refused(DataError, spec, "data.init_args={kind: bad in a worker}")
     told = "ValueError: no picture number 17 (in a DataLoader's worker)"
-    assert message == f"the data could not be read, at batch 1 or the next: {told}"
+    assert message == f"the data could not be read, at batch 0 or the next: {told}"
 
 
 # -- what is refused -------------------------------------------------------------------------------------------
