@@ -179,6 +179,25 @@ def test_configs_that_are_refused(folder, name):
     assert not (folder / "RAN").exists()
 
 
+def test_a_tokenizer_of_its_own_is_no_code_for_the_model(folder):
+    change(folder / "bert", auto_map={"AutoTokenizer": ["own.py--Own", None]})
+    assert_same(load(folder, "bert"), live(bert()))
+
+
+@pytest.mark.parametrize("depth", [900, 950, 975, 990])
+def test_a_config_nested_without_end(folder, depth):
+    change(folder / "bert", nested=0)
+    path = folder / "bert/config.json"
+    path.write_text(path.read_text().replace('"nested": 0', '"nested": ' + '{"a": ' * depth + "0" + "}" * depth))
+    assert "config.json" in message(folder, "bert")
+
+
+def test_a_link_to_nothing(folder):
+    (folder / "bert/model.safetensors").unlink()
+    (folder / "bert/model.safetensors").symlink_to("nowhere")
+    assert "model.safetensors is no file but a folder, or a link to nothing" in message(folder, "bert")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_config(folder, content):
     (folder / "bert/config.json").write_bytes(content)

@@ -72,7 +72,8 @@ def build_transformer(
 
 def _refuse(content: Mapping[str, Any]) -> None:
     """Refuse what needs code that comes with the checkpoint, and what is no floating-point network."""
-    if content.get("auto_map"):
+    code = content.get("auto_map")
+    if code and set(code) != {"AutoTokenizer"}:
         raise CheckpointError(
             "refused: config.json asks for code that comes with the checkpoint (auto_map), and nothing in a checkpoint "
             "is run: name what builds the network in model.class_path, or, where the architecture of that name in "
@@ -88,17 +89,18 @@ def _refuse(content: Mapping[str, Any]) -> None:
     _refuse_huge(content)
 
 
-def _refuse_huge(content: Any) -> None:
+def _refuse_huge(content: Mapping[str, Any]) -> None:
     """Refuse counts that would take for ever to build; a damaged digit is enough."""
-    entries = content.items() if isinstance(content, dict) else ()
-    for key, value in entries:
-        counts = str(key).startswith("num_") or key in ("n_layer", "n_layers", "n_head")
-        if counts and isinstance(value, (int, float)) and value > _MOST_OF_A_KIND:
-            raise CheckpointError(
-                f"config.json is damaged: found {printable(key)}: {value}, expected a count: copy it again"
-            )
-        if isinstance(value, dict):
-            _refuse_huge(value)
+    left = [content]
+    while left:
+        for key, value in left.pop().items():
+            counts = key.startswith("num_") or key in ("n_layer", "n_layers", "n_head")
+            if counts and isinstance(value, (int, float)) and value > _MOST_OF_A_KIND:
+                raise CheckpointError(
+                    f"config.json is damaged: found {printable(key)}: {value}, expected a count: copy it again"
+                )
+            if isinstance(value, dict):
+                left.append(value)
 
 
 def _config(transformers: Any, folder: Path, head: Head) -> Any:

@@ -39,6 +39,9 @@ def find_weights(folder: Path, names: Iterable[str] = NAMES) -> Path:
             return folder / name
     held = sorted(entry.name for entry in folder.iterdir())
     expected = f"expected {names[0]}"
+    for name in names:
+        if name in held:
+            raise CheckpointError(f"{name} is no file but a folder, or a link to nothing: copy the file itself")
     for name in held:
         if _is_shard(name):
             raise CheckpointError(
