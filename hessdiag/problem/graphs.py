@@ -49,21 +49,24 @@ def by_graph(item: Any) -> Any:
 
 def _separated(item: Any) -> list[dict[str, Any]] | None:
     """What each graph of a PyTorch Geometric batch holds; None for anything else."""
-    if not hasattr(item, "to_data_list") or not isinstance(ptr := getattr(item, "ptr", None), Tensor):
+    if not hasattr(item, "to_data_list"):
         return None
-    nodes = ptr.tolist()
-    matrices = {name: value for name, value in item.to_dict().items() if _is_adjacency(value, nodes[-1])}
+    ptr = getattr(item, "ptr", None)
+    nodes = ptr.tolist() if isinstance(ptr, Tensor) else []  # none where there are several kinds of nodes
+    matrices = {name: value for name, value in item.to_dict().items() if nodes and _is_adjacency(value, nodes[-1])}
     rest = copy.copy(item)
     for name in matrices:  # torch's sparse matrices are joined by Batch.from_data_list, and not parted again
         delattr(rest, name)
     try:
         graphs = [dict(graph.to_dict()) for graph in rest.to_data_list()]
-    except RuntimeError:  # put together by other means than Batch.from_data_list
+    except (RuntimeError, ValueError):  # put together by other means than Batch.from_data_list, or inseparable
         return None
     for name, matrix in matrices.items():
         for graph, block in zip(graphs, _blocks(matrix, nodes), strict=True):
             graph[name] = block
-    return [graph | {"num_nodes": end - start} for graph, start, end in zip(graphs, nodes, nodes[1:], strict=False)]
+    for graph, start, end in zip(graphs, nodes, nodes[1:], strict=False):
+        graph["num_nodes"] = end - start
+    return graphs
 
 
 def _is_adjacency(value: Any, nodes: int) -> bool:

@@ -318,6 +318,30 @@ def test_sparse_adjacencies(graphs: list[Graph], layout: torch.layout) -> None:
     assert fingerprint(objects) != problems[1].data_info.fingerprint
 
 
+def test_the_fingerprint_of_graphs_with_several_kinds_of_nodes() -> None:
+    def paper_and_author(value: float) -> Any:
+        data = graph_files.torch_geometric.data.HeteroData()
+        data["paper"].x, data["author"].x = torch.full((2, 2), value), torch.ones(3, 2)
+        data["author", "writes", "paper"].edge_index = torch.tensor([[0, 2], [1, 1]])
+        data.y = torch.tensor([int(value) % 3])
+        return data
+
+    class Papers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, data: Any) -> Tensor:
+            return self.head(data["paper"].x.reshape(-1, 2, 2).mean(1))
+
+    objects = [paper_and_author(value) for value in range(5)]
+    problems = [Problem(Papers().double(), "cross_entropy", batched(objects, size)) for size in (1, 2, 5)]
+    assert len({problem.data_info.fingerprint for problem in problems}) == 1
+    objects[3]["author", "writes", "paper"].edge_index[1, 0] = 0
+    other = Problem(Papers().double(), "cross_entropy", batched(objects, 5))
+    assert other.data_info.fingerprint != problems[0].data_info.fingerprint
+
+
 def test_one_graph_without_a_batch(graphs: list[Graph]) -> None:
     """A node classifier on a single graph, as Cora."""
 
