@@ -319,9 +319,9 @@ def test_sparse_adjacencies(graphs: list[Graph], layout: torch.layout) -> None:
 
 
 def test_the_fingerprint_of_graphs_with_several_kinds_of_nodes() -> None:
-    def paper_and_author(value: float) -> Any:
+    def paper_and_author(value: int) -> Any:
         data = graph_files.torch_geometric.data.HeteroData()
-        data["paper"].x, data["author"].x = torch.full((2, 2), value), torch.ones(3, 2)
+        data["paper"].x, data["author"].x = torch.full((2, 2), float(value)), torch.ones(3, 2)
         data["author", "writes", "paper"].edge_index = torch.tensor([[0, 2], [1, 1]])
         data.y = torch.tensor([int(value) % 3])
         return data
