@@ -110,8 +110,8 @@ def _checked_totals(problem: Problem, batch: Batch) -> tuple[float, float]:
         raise MeasurementError(
             f"the model or the loss failed on batch {batch.index} (inputs: {batch.shapes()}): "
             f"{type(error).__name__}: {error}: see that the data fit the model (data.inputs, their shape and type; "
-            "data.max_length of texts; model.init_args) and the loss (data.targets); whole-number inputs are not turned "
-            "into floating point"
+            "data.max_length of texts; model.init_args) and the loss (data.targets); whole-number inputs are not "
+            "turned into floating point"
         ) from error
     value = float(total)
     if not math.isfinite(value):
