@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -44,9 +45,15 @@ def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
         model.load_state_dict(dict(tensors), strict=False)
     except (RuntimeError, NotImplementedError) as error:  # tensors without data or without a dense form
         raise CheckpointError(
-            f"{shown}: its tensors could not be copied ({str(error).strip()}), expected dense tensors with their data: "
+            f"{shown}: its tensors could not be copied ({_cause(error)}), expected dense tensors with their data: "
             "save them so"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What torch says of the first tensor; it tells a paragraph for each."""
+    first = re.search(r"exception occurred : \('(.*?)'", str(error))
+    return printable(first[1] if first else str(error).strip().partition("\n")[0])
 
 
 def _required(expected: Tensors) -> list[list[str]]:

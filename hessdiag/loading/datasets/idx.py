@@ -14,7 +14,7 @@ import numpy as np
 from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.pixels import ImageExamples
-from hessdiag.loading.datasets.room import check_inflated, gigabytes
+from hessdiag.loading.datasets.room import check_inflated, gigabytes, refuse_zeros_at_end
 from hessdiag.spec.data import IdxData
 
 __all__ = ["read"]
@@ -94,6 +94,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _unzipped(path: Path) -> np.ndarray:
     compressed = path.stat().st_size
+    refuse_zeros_at_end(path, f"data: {path.name}")
     with gzip.open(path) as file:
         header = _header(file, path.name)
         if header.nbytes > _MOST_SHRUNK * compressed:

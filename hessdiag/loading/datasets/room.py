@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from hessdiag.errors import DataError
 from hessdiag.memory import available_memory
 
-__all__ = ["check_inflated", "check_proportion", "check_room", "gigabytes"]
+__all__ = ["check_inflated", "check_proportion", "check_room", "gigabytes", "refuse_zeros_at_end"]
 
 _SHARE = 0.8  # of what is free; the model and its batches need the rest
 _BOMB_BYTES = 1 << 30
 _BOMB_RATIO = 200  # compressed data that are worth measuring shrink to a fiftieth at most
+_MOST_ZEROS = 1 << 20
 
 
 def check_room(nbytes: int, what: str, advice: str) -> None:
@@ -43,6 +46,21 @@ def check_proportion(nbytes: int, compressed: int, what: str, advice: str) -> No
     """
     if nbytes > _BOMB_BYTES and nbytes > _BOMB_RATIO * compressed:
         raise DataError(f"{what} grows from {compressed} bytes to {gigabytes(nbytes)}, which no real data do: {advice}")
+
+
+def refuse_zeros_at_end(path: Path, shown: str) -> None:
+    """Refuse a gzipped file that zeros follow: Python's gzip passes over them one by one.
+
+    Raises:
+        DataError: there are more than are ever written to fill up a block.
+    """
+    size = path.stat().st_size
+    if size <= _MOST_ZEROS:
+        return
+    with path.open("rb") as file:
+        file.seek(size - _MOST_ZEROS)
+        if not any(file.read()):
+            raise DataError(f"{shown} ends in {_MOST_ZEROS} zero bytes or more: it is damaged, copy it again")
 
 
 def gigabytes(nbytes: int) -> str:

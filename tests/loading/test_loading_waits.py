@@ -1,7 +1,8 @@
-"""Pipes among the files of a folder: nothing waits for what nobody writes."""
+"""Files that keep a reader waiting: pipes in a folder, zeros without end, and specs of thousands of faults."""
 
 from __future__ import annotations
 
+import gzip
 import os
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_in_a_checkpoint(tmp_path):
     (tmp_path / "saved").mkdir()
     save_file(tiny.weights(), tmp_path / "saved" / "model.safetensors")
     os.mkfifo(tmp_path / "saved" / "config.json")
-    with pytest.raises(CheckpointError, match="holds config.json, which is neither a file nor a folder"):
+    with pytest.raises(CheckpointError, match=r"holds config\.json, which is neither a file nor a folder"):
         tiny.load(spec, "model.checkpoint=saved")
 
 
@@ -30,7 +31,7 @@ def test_in_data(tmp_path):
     assert tiny.load(spec, "data.path=sets").loss_value == tiny.load(spec).loss_value
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "sets" / "inner" / "z.npy").symlink_to(tmp_path / "pipe")
-    with pytest.raises(DataError, match="sets holds 'z.npy', which is neither a file nor a folder"):
+    with pytest.raises(DataError, match=r"sets holds 'z\.npy', which is neither a file nor a folder"):
         tiny.load(spec, "data.path=sets")
 
 
@@ -52,3 +53,17 @@ def test_a_spec_of_many_faults_tells_the_first_fifty(tmp_path):
     assert len(lines) == 51
     assert lines[-1] == f"{spec}: and 150 more faults"
     assert len(caught.value.diagnostics) == 200
+
+
+@pytest.mark.parametrize("data", ["{format: idx, path: sets}", "{format: cifar, path: sets/t10k-images-idx3-ubyte.gz}"])
+def test_zeros_after_a_gzipped_file_are_not_passed_over_one_by_one(tmp_path, data):
+    spec = tiny.write(tmp_path)
+    text = spec.read_text()
+    spec.write_text(text[: text.index("data:")] + f"data: {data}\n")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "t10k-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 1, 0)))
+    path = tmp_path / "sets" / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 4, 1, 2, 3, 4))))
+    os.truncate(path, 2 << 30)
+    with pytest.raises(DataError, match="ends in 1048576 zero bytes or more: it is damaged, copy it again"):
+        tiny.load(spec)
