@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from hessdiag.errors import DataError, HessdiagError
 from hessdiag.loading.datasets.damage import damage_told
+from hessdiag.loading.datasets.room import refuse_zeros_at_end
 
 __all__ = ["find_files"]
 
@@ -30,6 +31,8 @@ def find_files(path: Path, names: Collection[str], folders: Collection[str], sho
     Raises:
         DataError: the archive is damaged, or holds far more than CIFAR.
     """
+    if path.is_file():
+        refuse_zeros_at_end(path, f"data.path: {shown}")
     try:
         with damage_told("is not a readable folder or .tar.gz archive"):
             return _in_folder(path, names, folders) if path.is_dir() else _in_archive(path, names)
