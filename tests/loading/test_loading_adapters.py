@@ -28,6 +28,7 @@ from small_transformers import (
 from torch import nn
 
 from hessdiag.errors import UsageError
+from hessdiag.loading.checkpoints import Reading, load_whole
 from hessdiag.loading.extras import MissingExtraError
 from hessdiag.spec import load_spec
 
@@ -256,6 +257,7 @@ CONFIGS = {
     "huge rank of one": ({"rank_pattern": {"c_attn": 10**10}}, "says c_attn: 10000000000"),
     "other modules": ({"target_modules": ["nothing"]}, "the adapter does not fit its base model"),
     "no base": ({"base_model_name_or_path": None}, "adapter_config.json names no base model: set model.base"),
+    "other adapters": ({"peft_type": "XLORA", "adapters": {"a": "b"}}, "names other checkpoints (adapters)"),
     "an import": ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "names a module to import (megatron_core)"),
 }
 
@@ -283,3 +285,26 @@ def test_nothing_in_an_adapter_runs(folder):
     write_evil(folder / "lora/adapter_model.bin", folder / "RAN")
     assert "refused" in message(folder, "lora", loss="causal_lm")
     assert not (folder / "RAN").exists()
+
+
+def test_a_tokenizer_that_an_adapter_names_is_not_loaded(folder, monkeypatch):
+    """PEFT would read it for the initial words of a trained prompt; its code would run where someone says yes."""
+    prompt = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    save(trained(gpt2(), prompt), folder / "lora")
+    reading = Reading(base=folder / "gpt2")
+    expected = load_whole(folder / "lora", "lora", reading)[0].state_dict()
+    evil = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+    (folder / "lora/tokenizer_config.json").write_text(json.dumps(evil))
+    (folder / "lora/evil.py").write_text(f"open({str(folder / 'RAN')!r}, 'w')\nclass Evil: ...\n")
+    change(
+        folder / "lora",
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="words",
+        tokenizer_name_or_path=str(folder / "lora"),
+        tokenizer_kwargs={"trust_remote_code": True},
+    )
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    found = load_whole(folder / "lora", "lora", reading)[0].state_dict()
+    assert not (folder / "RAN").exists()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], item) for name, item in expected.items())

@@ -179,6 +179,37 @@ def test_configs_that_are_refused(folder, name):
     assert not (folder / "RAN").exists()
 
 
+def test_another_head_beside_is_left_out_as_in_berts_own_folder(folder):
+    more = {"bert.pooler_of_old.dense.weight": torch.ones(2, 2), "cls.seq_relationship.bias": torch.ones(2)}
+    put(folder / "bert", {**tensors(folder / "bert"), **more})
+    assert_same(load(folder, "bert"), live(bert()))
+
+
+@pytest.mark.parametrize("name", ["bert.encoder.layer.9.output.dense.bias", "classifier.scale", "more"])
+def test_a_part_of_the_network_is_not_left_out(folder, name):
+    put(folder / "bert", {**tensors(folder / "bert"), name: torch.ones(2)})
+    assert f"it has 1 tensor that the model lacks (first: {name})" in message(folder, "bert")
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("kind", ["flash_attention_2", "somebody/kernel"])
+def test_attention_that_the_config_names_is_neither_taken_nor_downloaded(folder, name, kind):
+    change(folder / "bert", **{name: kind})
+    problem = load(folder, "bert")
+    assert_same(problem, live(bert()))
+    assert problem.model.config._attn_implementation == "eager"
+
+
+def test_nothing_is_downloaded_that_a_config_names(folder, monkeypatch):
+    def looked_up(*names: object, **options: object) -> None:
+        raise AssertionError(names)
+
+    monkeypatch.setattr("socket.getaddrinfo", looked_up)
+    change(folder / "bert", model_type="detr", architectures=["DetrForObjectDetection"], backbone="somebody/net")
+    change(folder / "bert", use_timm_backbone=False)
+    assert "transformers cannot read config.json (OfflineModeIsEnabled" in message(folder, "bert")
+
+
 def test_a_tokenizer_of_its_own_is_no_code_for_the_model(folder):
     change(folder / "bert", auto_map={"AutoTokenizer": ["own.py--Own", None]})
     assert_same(load(folder, "bert"), live(bert()))

@@ -14,7 +14,7 @@ from hessdiag.loading.checkpoints import huggingface, run
 from hessdiag.loading.checkpoints.bases import CONFIG, find_base, head_of
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.json_object import read_object
-from hessdiag.loading.checkpoints.transformer import one_line, quiet
+from hessdiag.loading.checkpoints.libraries import one_line, secluded
 from hessdiag.loading.checkpoints.weights import NAMES, find_weights, other_files, read_weights, weight_files
 from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.extras import import_extra
@@ -23,6 +23,7 @@ from hessdiag.memory import out_of_memory
 __all__ = ["FORMAT"]
 
 _NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+_ELSEWHERE = ("adapters", "shadow_model")  # of X-LoRA and its like: from where peft would load more weights
 
 
 def _recognises(glimpse: Glimpse) -> bool:
@@ -52,7 +53,7 @@ def _build(path: Path, reading: Reading) -> nn.Module:
     base = reading.model
     if base is None:
         base = huggingface.build_from(find_base(path, content, reading), reading, head_of(content, tensors))
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with secluded(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         try:
             model = peft.get_peft_model(base, config)
@@ -74,6 +75,12 @@ def _config(peft: Any, path: Path, content: Mapping[str, Any], tensors: Mapping[
             f"refused: {CONFIG} names a module to import (megatron_core), and nothing in a checkpoint is run: "
             "save the adapter without megatron_config"
         )
+    elsewhere = [key for key in _ELSEWHERE if content.get(key)]
+    if elsewhere:
+        raise CheckpointError(
+            f"refused: {CONFIG} names other checkpoints ({elsewhere[0]}), whose weights are not in this folder: merge "
+            "them into the base model with peft, and save that"
+        )
     largest = max((max(item.shape, default=1) for item in tensors.values()), default=1)
     for key, value in _ranks(content):
         if isinstance(value, (int, float)) and value > largest:
@@ -82,7 +89,7 @@ def _config(peft: Any, path: Path, content: Mapping[str, Any], tensors: Mapping[
                 f"{largest}: they are not of one adapter, copy both again"
             )
     try:
-        with quiet():
+        with secluded():
             config = peft.PeftConfig.from_pretrained(str(path))
     except Exception as error:  # whatever a damaged config makes it stumble over
         if out_of_memory(error):
@@ -92,6 +99,8 @@ def _config(peft: Any, path: Path, content: Mapping[str, Any], tensors: Mapping[
             "update peft"
         ) from error
     config.inference_mode = False  # else its weights are frozen
+    if hasattr(config, "prompt_tuning_init"):
+        config.prompt_tuning_init = "RANDOM"  # else a tokenizer that the config names is loaded: its code could run
     return config
 
 

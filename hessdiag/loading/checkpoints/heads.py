@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,14 @@ def check_fit(model: Any, info: Mapping[str, Any], content: Mapping[str, Any], h
         head: another one than the config's.
 
     Raises:
-        CheckpointError: tensors are missing, of another shape, or have no place.
+        CheckpointError: tensors are missing, of another shape, or have no place where the network goes on without
+            them: another task's head, as BERT's own folder has, is left out.
     """
     name = type(model).__name__
     shapes = {key: tuple(item.shape) for key, item in model.state_dict().items()}
     missing = sorted(key for key in info["missing_keys"] if not head.brings(key))
     differing = sorted(entry for entry in info["mismatched_keys"] if not head.brings(entry[0]))
-    unexpected = sorted(info["unexpected_keys"])
+    unexpected = sorted(key for key in info["unexpected_keys"] if not _of_another_head(key, shapes))
     if head.architecture is not None and name not in (content.get("architectures") or ()):
         unexpected = [key for key in unexpected if key.startswith(f"{model.base_model_prefix}.")]
     complaints = []
@@ -67,6 +68,13 @@ def check_fit(model: Any, info: Mapping[str, Any], content: Mapping[str, Any], h
         complaints.append(_cause(model, missing, differing, head))
         whose = f"{name}, which config.json names" if head == Head() else f"the adapter's base model, {name}"
         raise CheckpointError(f"the weights do not fit {whose}: {'; '.join(complaints)}")
+
+
+def _of_another_head(name: str, known: Collection[str]) -> bool:
+    """Whether it is of a module that the network lacks as a whole, and that is no part of its layers."""
+    module = name.rpartition(".")[0]
+    in_a_layer = any(part.isdigit() for part in name.split("."))
+    return bool(module) and not in_a_layer and not any(key.startswith(f"{module}.") for key in known)
 
 
 def _cause(model: Any, missing: list[str], differing: list[Any], head: Head) -> str:

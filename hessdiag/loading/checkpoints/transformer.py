@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +11,13 @@ from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.heads import Head, check_fit
+from hessdiag.loading.checkpoints.libraries import one_line, secluded
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
 from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.extras import import_extra
 from hessdiag.memory import available_memory, out_of_memory
 
-__all__ = ["build_transformer", "one_line", "quiet"]
+__all__ = ["build_transformer"]
 
 _PURPOSE = "a Hugging Face model"
 _MOST_OF_A_KIND = 100_000  # layers, labels, experts: more make building the config alone take for ever
@@ -46,7 +44,7 @@ def build_transformer(
     head = head or Head()
     _refuse(content)
     transformers = import_extra("transformers", _PURPOSE)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with secluded(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         config = _config(transformers, folder, head)
         found = tensors()
@@ -59,7 +57,7 @@ def build_transformer(
                 config=config,
                 state_dict=found,
                 dtype=_dtype(found),
-                attn_implementation="eager",  # the fused kinds have no second derivative
+                attn_implementation="eager",
                 ignore_mismatched_sizes=True,  # those that differ are told below, with their count
                 local_files_only=True,
                 output_loading_info=True,
@@ -111,9 +109,13 @@ def _config(transformers: Any, folder: Path, head: Head) -> Any:
     for each in [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]:
         if hasattr(each, "use_cache"):
             each.use_cache = False  # keys and values are kept for generation alone
+        if hasattr(each, "use_pretrained_backbone"):
+            each.use_pretrained_backbone = False  # all weights come from the folder
     config.return_dict = True
+    # The fused kinds have no second derivative; and the config may name a kernel that would be downloaded and run.
+    config._attn_implementation = "eager"
     if hasattr(config, "_experts_implementation"):
-        config._experts_implementation = "eager"  # as for attention
+        config._experts_implementation = "eager"
     if head.labels is not None:
         config.num_labels = head.labels
     return config
@@ -194,28 +196,3 @@ def _stumbled(error: Exception, what: str) -> CheckpointError:
         f"{what} ({one_line(error)}): it is damaged, or of a newer transformers: copy it again, "
         "or name what builds the network in model.class_path"
     )
-
-
-def one_line(error: Exception) -> str:
-    """The first line of a library's error, which may be a page, and the next where it announces one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    words = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:300]
-    return f"{type(error).__name__}: {words if words.isprintable() else ascii(words)[1:-1]}"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and peft from writing to the terminal: what matters is said by hessdiag."""
-    library = import_extra("transformers", _PURPOSE).utils.logging
-    logger = logging.getLogger("transformers")
-    level, bar = logger.level, library.is_progress_bar_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL)
-        library.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-            if bar:
-                library.enable_progress_bar()
