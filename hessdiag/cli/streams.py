@@ -11,8 +11,9 @@ __all__ = ["open_closed_streams", "results_alone_on_stdout", "say"]
 
 
 def say(message: str) -> None:
-    """One message to the person, on stderr, nothing in it taken as markup."""
+    """One message to the person, on stderr, nothing in it taken as markup, nor obeyed by a terminal."""
     encoding = sys.stderr.encoding or "ascii"
+    message = "".join(sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in message)
     print(message.encode(encoding, "replace").decode(encoding), file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import socket
 import sys
 import urllib.error
@@ -194,9 +195,10 @@ def _importable(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-        own.update({name: module for name, module in sys.modules.copy().items() if _lies_in(folder, module)})
+        inside = os.path.join(folder, "")
+        own.update({name: module for name, module in sys.modules.copy().items() if _file_of(module).startswith(inside)})
 
 
-def _lies_in(folder: Path, module: ModuleType) -> bool:
+def _file_of(module: ModuleType) -> str:
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).is_relative_to(folder)
+    return file if isinstance(file, str) else ""

@@ -312,3 +312,10 @@ def spoilt(value):
     tensors["0.weight"] = tensors["0.weight"].clone()
     tensors["0.weight"][1, 2] = value
     return tensors
+
+
+def test_a_message_holds_nothing_that_a_terminal_obeys(folder, run):
+    name = "none\x1b[31m\u202eé.yaml"
+    result = run("trace", name)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: none\\x1b[31m\\u202eé.yaml: no such file")

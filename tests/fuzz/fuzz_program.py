@@ -161,6 +161,8 @@ def faults(outcome: Outcome) -> list[str]:
         wrong += _unclear(outcome)
     elif outcome.code == 0 and outcome.stderr:
         wrong.append("has something on stderr")
+    if not all(sign.isprintable() or sign == "\n" for sign in outcome.stdout):
+        wrong.append("prints signs that a terminal may obey")
     return wrong
 
 
