@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints import Reading, load_into, load_whole
@@ -60,4 +61,10 @@ def _build(spec: ModelSpec, class_path: str, resolve: Callable[[str], Path]) -> 
         model = call_reference(_KEY, class_path, factory, resolve, **spec.init_args)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{class_path} built {kind_of(model)}, expected an nn.Module", _KEY)
+    if lazy := next((name for name, item in model.named_parameters() if is_lazy(item)), None):
+        raise UsageError(
+            f"{class_path} built lazy layers (first: {lazy}), whose shapes show only with a first batch: give them "
+            "their sizes, or let the function call the network on an example",
+            _KEY,
+        )
     return model

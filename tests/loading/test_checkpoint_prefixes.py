@@ -69,6 +69,10 @@ MISFITS = {
         "its names match the model's under 2 prefixes (student., teacher.), expected one: save the state dict of the "
         "one that you mean alone",
     ),
+    "a name with the prefix and without": (
+        {**prefixed("model."), "0.weight": torch.zeros(5, 4)},
+        "its names match the model's under the prefix model., but 1 of them stand without it too (0.weight)",
+    ),
     "more beside a prefix": (
         {**prefixed("net."), "criterion.weight": torch.ones(3)},
         "does not fit the model: it has 1 tensor that the model lacks (first: criterion.weight (3,)); all of the "
@@ -123,3 +127,37 @@ def test_a_model_with_a_prefix_of_its_own(tmp_path):
 def test_the_average_beside_the_weights_is_not_loaded_unasked(tmp_path):
     torch.save({**W, **prefixed("ema.", moved(W))}, tmp_path / "w.pt")
     assert holds(load(tmp_path / "w.pt")[0])
+
+
+class Kinds(nn.Module):
+    """Tied weights, whole numbers, and a norm whose names changed in torch 2."""
+
+    def __init__(self, norm=nn.utils.parametrizations.weight_norm) -> None:
+        super().__init__()
+        self.embed, self.head, self.last = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False), norm(nn.Linear(4, 2))
+        self.head.weight = self.embed.weight
+        self.register_buffer("index", torch.arange(2))
+
+
+def test_tied_weights_that_differ_are_of_another_network(tmp_path):
+    torch.save({**Kinds().state_dict(), "head.weight": torch.zeros(4, 3)}, tmp_path / "w.pt")
+    told = refusal(tmp_path / "w.pt", Kinds())
+    assert "does not fit the model: embed.weight and head.weight differ, which are one tensor in the model" in told
+
+
+def test_whole_numbers_saved_as_floating_point(tmp_path):
+    weights = {**Kinds().state_dict(), "index": torch.tensor([3.0, 5.0])}
+    torch.save(weights, tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt", Kinds())[0].index.tolist() == [3, 5]
+    torch.save({**weights, "index": torch.tensor([3.0, 5.5])}, tmp_path / "w.pt")
+    told = refusal(tmp_path / "w.pt", Kinds())
+    assert "1 tensor is of another kind of number (first: index is float32, the model expects int64)" in told
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_names_that_torch_itself_reads_as_its_new_ones(tmp_path):
+    old = Kinds(nn.utils.weight_norm)
+    torch.save(old.state_dict(), tmp_path / "w.pt")
+    found = load(tmp_path / "w.pt", Kinds())[0]
+    x = torch.eye(4)
+    assert torch.equal(found.last(x), old.last(x))

@@ -65,7 +65,7 @@ def _of_shapes(expected: Tensors, found: Tensors) -> str | None:
 
 def _of_names(expected: Tensors, found: Tensors) -> str:
     found_names, names = list(found), list(expected)
-    if all(name in found for name in expected):
+    if len(found) > len(expected) and all(name in found for name in expected):
         return (
             "all of the model's are there: name in model.class_path what has the others too, or save the state dict of "
             "the model alone"

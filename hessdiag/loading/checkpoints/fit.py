@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import CheckpointError
@@ -34,20 +35,32 @@ def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
     complaints = [
         *_wrong_shapes(expected, tensors),
         *_wrong_kinds(expected, tensors),
-        *_missing(expected, tensors),
-        *_unexpected(expected, tensors),
+        *_untied(expected, tensors),
     ]
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    if not complaints:
+        missing, unexpected = _copy(model, tensors, shown)
+    complaints += [*_missing(missing, expected, tensors), *_unexpected(unexpected, tensors)]
     if complaints:
         raise CheckpointError(
             f"{shown} does not fit the model: {'; '.join([*complaints, likely_cause(expected, tensors)])}"
         )
+
+
+def _copy(model: nn.Module, tensors: Tensors, shown: str) -> tuple[list[str], list[str]]:
+    """Copy what fits, and tell the names that are missing and those that are unexpected.
+
+    Torch tells them, because a module may read the names of its earlier versions, as weight_norm does.
+    """
     try:
-        model.load_state_dict(dict(tensors), strict=False)
+        missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
     except (RuntimeError, NotImplementedError) as error:  # tensors without data or without a dense form
         raise CheckpointError(
             f"{shown}: its tensors could not be copied ({_cause(error)}), expected dense tensors with their data: "
             "save them so"
         ) from error
+    return missing, unexpected
 
 
 def _cause(error: Exception) -> str:
@@ -81,12 +94,8 @@ def _wrong_shapes(expected: Tensors, found: Tensors) -> list[str]:
 
 
 def _wrong_kinds(expected: Tensors, found: Tensors) -> list[str]:
-    """Whole or complex numbers where the model has reals: quantised weights, say, which mean nothing as they are."""
-    wrong = [
-        name
-        for name, item in expected.items()
-        if name in found and item.is_floating_point() and not found[name].is_floating_point()
-    ]
+    """Whole or complex numbers where the model has reals, as quantised weights; fractions where it has whole ones."""
+    wrong = [name for name, item in expected.items() if name in found and not _becomes(found[name], item)]
     if not wrong:
         return []
     first = wrong[0]
@@ -96,25 +105,49 @@ def _wrong_kinds(expected: Tensors, found: Tensors) -> list[str]:
     ]
 
 
-def _missing(expected: Tensors, found: Tensors) -> list[str]:
+def _becomes(found: Tensor, expected: Tensor) -> bool:
+    """Whether it means the same as the model's kind of number."""
+    if expected.is_floating_point():
+        return found.is_floating_point()
+    if expected.is_complex() or not (found.is_floating_point() or found.is_complex()):
+        return True
+    return torch.equal(found.to(expected.dtype).to(found.dtype), found) if _has_values(found) else True
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _untied(expected: Tensors, found: Tensors) -> list[str]:
+    """Of the values under two names for one tensor, one would be lost."""
+    for tied in _required(expected):
+        there = [name for name in tied if name in found and expected[name].shape == expected[tied[0]].shape]
+        for name in there[1:]:
+            one, other = found[there[0]], found[name]
+            if _has_values(one) and _has_values(other) and not torch.equal(one, other):
+                names = f"{printable(there[0])} and {printable(name)}"
+                return [f"{names} differ, which are one tensor in the model"]
+    return []
+
+
+def _missing(names: list[str], expected: Tensors, found: Tensors) -> list[str]:
     shared = {expected[name].data_ptr() for name in found if name in expected}
     missing = [
         name
-        for name, tensor in expected.items()
-        if name not in found
+        for name in names
+        if name in expected
         and not _counts_batches(name)
-        and not (tensor.numel() and tensor.data_ptr() in shared)  # tied to one that is there
+        and not (expected[name].numel() and expected[name].data_ptr() in shared)  # tied to one that is there
     ]
     if not missing:
         return []
     return [f"it lacks {len(missing)} of the model's {_tensors(len(expected))} ({_first(missing, expected)})"]
 
 
-def _unexpected(expected: Tensors, found: Tensors) -> list[str]:
-    unexpected = [name for name in found if name not in expected]
-    if not unexpected:
+def _unexpected(names: list[str], found: Tensors) -> list[str]:
+    if not names:
         return []
-    return [f"it has {_tensors(len(unexpected))} that the model lacks ({_first(unexpected, found)})"]
+    return [f"it has {_tensors(len(names))} that the model lacks ({_first(names, found)})"]
 
 
 def _tensors(count: int, singular: str = "", plural: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from hessdiag.errors import CheckpointError
-from hessdiag.loading.checkpoints.words import few
+from hessdiag.loading.checkpoints.words import few, printable
 from hessdiag.loading.checkpoints.wrapped import EMA
 
 __all__ = ["align", "likely_prefix"]
@@ -24,7 +24,7 @@ def align(tensors: Mapping[str, Tensor], required: Sequence[Sequence[str]]) -> d
         required: what fills the model, each with the names of which one suffices.
 
     Raises:
-        CheckpointError: several prefixes give every name.
+        CheckpointError: several prefixes give every name, or one does and a name stands without it too.
     """
     found = dict(tensors)
     if not required or _complete(found, "", required):
@@ -60,11 +60,14 @@ def _without_average(found: dict[str, Tensor], prefix: str, required: Sequence[S
     averages = [
         other for other in prefixes if other != prefix and _averaged(other) and _complete(found, other, required)
     ]
-    return {
-        name.removeprefix(prefix): item
-        for name, item in found.items()
-        if not any(name.startswith(other) for other in averages)
-    }
+    kept = {name: item for name, item in found.items() if not any(name.startswith(other) for other in averages)}
+    twice = [name for name in kept if not name.startswith(prefix) and f"{prefix}{name}" in kept]
+    if twice:
+        raise CheckpointError(
+            f"its names match the model's under the prefix {printable(prefix)}, but {len(twice)} of them stand without "
+            f"it too ({few(twice)}): save the state dict of the one that you mean alone"
+        )
+    return {name.removeprefix(prefix): item for name, item in kept.items()}
 
 
 def _averaged(prefix: str) -> bool:

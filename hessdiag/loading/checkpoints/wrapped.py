@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hessdiag.errors import CheckpointError
 from hessdiag.loading.checkpoints.contents import Contents
@@ -74,6 +75,11 @@ def unwrap(content: object, which: Which) -> Contents:
         raise CheckpointError(f"found a {type(content).__name__}, expected a state dict: names to tensors")
     found = _one(_averages(content) if which == "ema" else _trained(content), content, which)
     tensors, besides = found.tensors(), found.others() | _beside(content, found.path)
+    if lazy := [name for name, item in tensors.items() if is_lazy(item)]:
+        raise CheckpointError(
+            f"holds {counted(len(lazy))} without a shape (first: {printable(lazy[0])}), of lazy layers that no batch "
+            "has gone through: save it after the first"
+        )
     if which == "ema" and not _is_average(found.path, content):
         tensors = _among(tensors)
     if "n_averaged" in tensors:  # of torch's AveragedModel, whose weights stand under "module."
