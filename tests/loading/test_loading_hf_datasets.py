@@ -229,10 +229,10 @@ def test_pairs_of_sentences(tmp_path):
     ((inputs, labels),) = open_data(tmp_path, "mrpc", split="validation", **options)
     assert inputs["token_type_ids"].max() == 1
     assert labels.tolist() == [1, 0, 0]
-    empty = datasets.Dataset.from_list([*texts.pairs(), {"sentence1": "", "sentence2": "a", "label": 0}])
-    empty.save_to_disk(tmp_path / "empty")
-    with pytest.raises(DataError, match=r"^empty, row 7 \(from 0\): field 'sentence1' is an empty text, expected some"):
-        list(open_data(tmp_path, "empty", **options))
+    null = datasets.Dataset.from_list([*texts.pairs(), {"sentence1": None, "sentence2": "a", "label": 0}])
+    null.save_to_disk(tmp_path / "null")
+    with pytest.raises(DataError, match=r"^null, row 7 \(from 0\): field 'sentence1' is null, expected text"):
+        list(open_data(tmp_path, "null", **options))
 
 
 def test_a_tokenised_dataset(tmp_path):

@@ -140,7 +140,6 @@ def test_longer_texts_are_cut(tmp_path, open_data):
         (None, "field 'text' is null, expected text"),
         (3, "field 'text' is the number 3, expected text"),
         (["a", "b"], "field 'text' is a list, expected text"),
-        ("", "field 'text' is an empty text, expected some: leave such examples out"),
         ("\ud800", "field 'text' holds half of a surrogate pair, expected Unicode text"),
         (..., "field 'text' is missing, expected it in every record (here: other)"),
     ],
@@ -158,8 +157,24 @@ def test_a_text_without_tokens_is_told_with_its_line(tmp_path, open_data):
     bare = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=bare).save_pretrained(tmp_path / "words")
-    found = message(lambda: open_data(records("a a", "  "), "text", tokenizer=str(tmp_path / "words")))
+    classes = [{"text": text, "label": 0} for text in ("a a", "  ")]
+    found = message(lambda: open_data(classes, "text", "label", tokenizer=str(tmp_path / "words")))
     assert found == ":2: field 'text' becomes no token, expected some: leave such examples out"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_empty_lines_count_for_nothing_in_a_language_model(open_data, batch_size):
+    def read(*lines):
+        return list(open_data(records(*lines), "text", tokenizer="gpt2", batch_size=batch_size))
+
+    def targets(batches):
+        return [token for _, labels in batches for token in labels[labels != -100].tolist()]
+
+    batches = read("the cat sat", "", "", "a dog")
+    assert targets(batches) == targets(read("the cat sat", "a dog"))
+    for inputs, labels in batches:
+        assert inputs["attention_mask"].any(1).all()  # attention to nothing is NaN in some kernels
+        assert inputs["input_ids"].shape == labels.shape
 
 
 def test_the_environment_and_the_logs_are_as_before(monkeypatch, open_data, capfd):

@@ -39,12 +39,10 @@ def text(value: Any) -> str:
     """A text that a tokenizer can take.
 
     Raises:
-        UnfitError: no text, or an empty one.
+        UnfitError: no text.
     """
     if not isinstance(value, str):
         raise UnfitError(f"is {shown(value)}, expected text")
-    if not value:
-        raise UnfitError("is an empty text, expected some: leave such examples out")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -79,11 +79,14 @@ class RecordExamples:
 
     def _of_texts(self, tokenizer: Tokenizer, values: Sequence[Values], rows: Rows) -> tuple[dict[str, Tensor], Tensor]:
         inputs = tokenizer(values[: len(self._arguments)])
-        for row, attended in zip(rows, inputs[MASK].any(1), strict=True):
-            if not attended:
-                raise self._columns[0].unfit(row, "becomes no token, expected some: leave such examples out")
+        empty = ~inputs[MASK].any(1)
         if self._spec.targets is None:
-            return inputs, labels_of(inputs)
+            labels = labels_of(inputs)
+            inputs[MASK][empty, 0] = 1  # attention to nothing is NaN in some kernels; no label stands there
+            return inputs, labels
+        for row, without_tokens in zip(rows, empty, strict=True):
+            if without_tokens:
+                raise self._columns[0].unfit(row, "becomes no token, expected some: leave such examples out")
         return inputs, self._columns[-1].stacked(values[-1], rows)
 
     def _of_tokens(self, values: Sequence[Values], rows: Rows) -> tuple[dict[str, Tensor], Tensor | None]:

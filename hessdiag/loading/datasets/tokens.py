@@ -83,6 +83,9 @@ class Tokenizer:
                 return_attention_mask=True,
                 return_tensors="pt",
             )
+        if encoded[TOKENS].shape[1] == 0:  # of empty texts alone
+            pad = {TOKENS: self._tokenizer.pad_token_id}
+            return {name: torch.full((len(tensor), 1), pad.get(name, 0)) for name, tensor in encoded.items()}
         return {name: tensor.to(torch.int64) for name, tensor in encoded.items()}
 
     @contextmanager
