@@ -454,7 +454,6 @@ TEXT = {"x": "cat dog", "y": 0}
 texts("no tokenizer", TEXT, words=lambda folder: (folder / "words").mkdir())
 texts("a damaged tokenizer", TEXT, words=damaged_words, varying=r"(?<=read \().*(?=\): save)")
 texts("no text", {"x": 3, "y": 0})
-texts("no tokens", {"x": " ", "y": 0}, words=write_words)
 texts("half a letter", '{"x": "\\ud800", "y": 0}')
 texts("no room for a text", TEXT, more=", max_length: 1")
 
