@@ -11,6 +11,7 @@ __all__ = [
     "Diagnostic",
     "HessdiagError",
     "MeasurementError",
+    "RefusedError",
     "SpecError",
     "UsageError",
 ]
@@ -68,6 +69,10 @@ class SpecError(UsageError):
 
 class CheckpointError(HessdiagError):
     """A checkpoint that is damaged, refused, or does not fit the model (exit 3)."""
+
+
+class RefusedError(CheckpointError):
+    """A whole checkpoint that is not loaded: it would run code, or has no second derivatives as stored (exit 3)."""
 
 
 class DataError(HessdiagError):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.errors import CheckpointError, UsageError
+from hessdiag.errors import RefusedError, UsageError
 from hessdiag.findings import Inspection, Refusal, TensorInfo
 from hessdiag.loading.checkpoints import Format, Reading, identify, named, sha256
 from hessdiag.loading.checkpoints.pickles import unsafe_globals
@@ -57,11 +57,10 @@ def inspect(path: Path, shown: str, reading: Reading) -> Inspection:
         form = identify(path)
         try:
             contents = form.read(path, reading)
-        except CheckpointError as error:
+        except RefusedError as error:
             if form in NO_CHECKPOINT:
                 raise
-            refusal = _refusal(error, form.files(path))
-            return replace(_blank(path, shown, form), refusal=refusal)
+            return replace(_blank(path, shown, form), refusal=_refusal(error, form.files(path)))
         return replace(
             _blank(path, shown, form),
             format=contents.format or form.name,
@@ -71,10 +70,7 @@ def inspect(path: Path, shown: str, reading: Reading) -> Inspection:
         )
 
 
-def _refusal(error: CheckpointError, files: list[Path]) -> Refusal:
-    """What a refusal says; damage is raised again."""
-    if not str(error).startswith("refused:"):
-        raise error
+def _refusal(error: RefusedError, files: list[Path]) -> Refusal:
     names = dict.fromkeys(name for file in files for name in _unsafe_globals(file) if not name.startswith(_SCRIPTED))
     return Refusal(str(error), tuple(names))
 
@@ -82,7 +78,7 @@ def _refusal(error: CheckpointError, files: list[Path]) -> Refusal:
 def _refused_as_read(tensors: Mapping[str, Tensor]) -> Refusal | None:
     try:
         refuse_quantised(tensors)
-    except CheckpointError as error:
+    except RefusedError as error:
         return Refusal(str(error))
     return None
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import enum
 import pathlib
 import pickle
+import re
 import zipfile
 from collections import defaultdict
 from pathlib import Path
 
+import numpy
 import pytest
 import tiny
 import torch
+from torch import nn
 from torch_files import Calls, contents, emptied, holds, load, payloads, refusal
 from typer.testing import CliRunner
 
@@ -78,7 +82,8 @@ def test_the_payloads_are_such(tmp_path, kind):
 def test_a_bare_pickle_is_looked_at_too(tmp_path, protocol):
     path = tmp_path / "evil.bin"
     path.write_bytes(pickle.dumps(payloads(tmp_path / "RAN")["system"][0], protocol))
-    assert "its pickle calls posix.system" in refusal(path)
+    assert "found a pickle that torch.save did not write" in (told := refusal(path))
+    assert told.endswith("Its pickle calls posix.system")  # and no way on is told, because none leads there
     assert unsafe_globals(path) == ["posix.system"]
     assert "found a pickle that torch.save did not write" in refusal(path, trust=True)
     path.write_bytes(pickle.dumps({"a": [1, 2.0, None, b"", {3}, frozenset("a")]}, protocol))
@@ -127,6 +132,41 @@ def test_a_global_that_is_allowed_loads(tmp_path, legacy):
     assert holds(load(tmp_path / "w.pt", allowed_globals=names)[0])
     assert contents(tmp_path / "w.pt", allowed_globals=names).besides == {"args": "Namespace", "path": "PurePosixPath"}
     assert "argparse.Namespace" in refusal(tmp_path / "w.pt")  # once allowed is not allowed for good
+
+
+COMMON = {
+    "a NumPy number": numpy.float64(0.5),
+    "NumPy's numbers": [numpy.float32(1), numpy.int64(2), numpy.bool_(True)],
+    "an array": numpy.arange(3),
+    "a defaultdict": defaultdict(list, {"a": [1]}),
+    "an empty defaultdict": defaultdict(int),
+    "a class": int,
+    "a time": datetime.datetime(2020, 1, 2),
+    "a range": range(3),
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", COMMON)
+def test_the_advice_leads_to_the_weights(tmp_path, name, legacy):
+    """What training scripts often keep beside the weights, each refused at first."""
+    content = {"model": W, "beside": COMMON[name]}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    names = re.findall(r"--allow-global (\S+)", refusal(tmp_path / "w.pt"))
+    assert names
+    assert holds(load(tmp_path / "w.pt", allowed_globals=tuple(names))[0])
+
+
+def test_weights_in_a_kind_of_dict_that_is_allowed(tmp_path):
+    torch.save({"model": defaultdict(dict, W)}, tmp_path / "w.pt")
+    names = re.findall(r"--allow-global (\S+)", refusal(tmp_path / "w.pt"))
+    assert holds(load(tmp_path / "w.pt", allowed_globals=tuple(names))[0])
+
+
+def test_a_tensor_of_a_lazy_layer(tmp_path):
+    torch.save({**W, "0.weight": nn.parameter.UninitializedParameter()}, tmp_path / "w.pt")
+    told = refusal(tmp_path / "w.pt", allowed_globals=("torch.nn.parameter.UninitializedParameter",))
+    assert "holds 1 tensor without a shape (first: 0.weight), of lazy layers" in told
 
 
 def test_allowing_on_the_command_line(tmp_path, monkeypatch):

@@ -118,8 +118,8 @@ def test_bad_losses_from_a_file(spec, code, kind, words):
         (
             "from torch import nn\ndef build(): return nn.LazyLinear(3)",
             UsageError,
-            "built lazy layers (first: weight), whose shapes show only with a first batch: give them their sizes, or let "
-            "the function call the network on an example",
+            "built lazy layers (first: weight), whose shapes show only with a first batch: give them their sizes, or "
+            "let the function call the network on an example",
         ),
         ("def build(): return 3", UsageError, "built an int, expected an nn.Module"),
         ("def build(): raise KeyError", HessdiagError, "model.py:build() failed: KeyError"),

@@ -114,7 +114,7 @@ def named(shown: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        raise CheckpointError(f"{shown}: {error}") from error
+        raise type(error)(f"{shown}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{shown}: could not be read: {error.strerror or error}") from error
 

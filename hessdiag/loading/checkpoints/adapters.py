@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints import huggingface, run
 from hessdiag.loading.checkpoints.bases import CONFIG, find_base, head_of
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
@@ -71,13 +71,13 @@ def _build(path: Path, reading: Reading) -> nn.Module:
 def _config(peft: Any, path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     """PEFT's own reading of the config, after what would run code or take all memory is refused."""
     if content.get("megatron_config"):
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: {CONFIG} names a module to import (megatron_core), and nothing in a checkpoint is run: "
             "save the adapter without megatron_config"
         )
     elsewhere = [key for key in _ELSEWHERE if content.get(key)]
     if elsewhere:
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: {CONFIG} names other checkpoints ({elsewhere[0]}), whose weights are not in this folder: merge "
             "them into the base model with peft, and save that"
         )

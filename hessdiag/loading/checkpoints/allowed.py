@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
 from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints.pickles import Look, reachable
 from hessdiag.loading.checkpoints.words import printable
 
-__all__ = ["BLOCKED", "dangerous", "import_globals", "stand_ins"]
+__all__ = ["BLOCKED", "dangerous", "fillable", "import_globals", "stand_ins"]
 
 BLOCKED = frozenset({"nt", "os", "posix", "sys"})
 """Modules of which torch lets no pickle call anything, whoever allows it."""
@@ -41,7 +43,18 @@ def import_globals(names: Sequence[str]) -> list[tuple[Any, str]]:
     Raises:
         UsageError: a name cannot be imported, or torch calls nothing of its module.
     """
-    return [(_imported(name), name) for name in names]
+    found = [(_imported(name), name) for name in names]
+    if "numpy.dtype" in names:  # each is of a class of its own, for which torch asks and which no pickle names
+        found += [(getattr(np.dtypes, name), f"numpy.dtypes.{name}") for name in np.dtypes.__all__]
+    return found
+
+
+def fillable(allowed: Sequence[tuple[Any, str]], seen: Look) -> list[tuple[Any, str]]:
+    """What is allowed, with a stand-in for what the pickle fills like a dict or a list.
+
+    Torch fills its own kinds alone, and no ``defaultdict`` or configuration that is a dict.
+    """
+    return [(_stand_in(name, seen.filled[name]) if name in seen.filled else thing, name) for thing, name in allowed]
 
 
 def _imported(name: str) -> Any:

@@ -8,7 +8,7 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.pickles import Look, look
 from hessdiag.loading.checkpoints.words import counted, few, printable
 
@@ -123,7 +123,7 @@ def _check_names(names: list[str]) -> None:
         )
     if len(pickles) > 1 or len({name.lower() for name in names}) < len(names):
         # Two readers of the archive would each find another one.
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: a zip archive with several records of one name ({few(pickles, 3)}), as torch.save writes none: "
             "save it again"
         )
@@ -139,12 +139,12 @@ def _check_sizes(records: list[zipfile.ZipInfo], size: int) -> None:
         )
     if _inflate(records):
         inflated = sum(record.file_size for record in records)
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: its {counted(len(records), 'record')} inflate from {stored} to {inflated} bytes, and torch.save "
             "does not compress: save it again"
         )
     if any(record.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for record in records):
-        raise CheckpointError("refused: its records are compressed in a way that torch does not read: save it again")
+        raise RefusedError("refused: its records are compressed in a way that torch does not read: save it again")
 
 
 def _inflate(records: list[zipfile.ZipInfo]) -> bool:

@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.state_dict import load_pickle
 from hessdiag.loading.checkpoints.words import ALONE, printable
@@ -39,7 +39,7 @@ def _read(path: Path, reading: Reading) -> Contents:
         CheckpointError: without trust; damaged; or without the weights that are asked for.
     """
     if not reading.trust:
-        raise CheckpointError(
+        raise RefusedError(
             "refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle that can run anything, "
             f"and nothing in a checkpoint is run. {ALONE}; or, if you trust whoever made it, --trust-checkpoint"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import _weights_only_unpickler as weights_only
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import RefusedError
 from hessdiag.loading.checkpoints.words import ALONE
 
 __all__ = ["Look", "Machine", "Thing"]
@@ -118,9 +118,7 @@ class Machine:
     def tuple_of(self, items: list[Any]) -> None:
         depth = 1 + max((item.depth for item in items if isinstance(item, Thing)), default=0)
         if depth > _DEEPEST:  # Python recurses without a limit where it hashes such a key
-            raise CheckpointError(
-                f"refused: its pickle nests tuples more than {_DEEPEST} deep, as no weights do. {ALONE}"
-            )
+            raise RefusedError(f"refused: its pickle nests tuples more than {_DEEPEST} deep, as no weights do. {ALONE}")
         self.push(Thing("tuple", items=items, depth=depth))
 
     def tuple_of_last(self, count: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.machine import Look, Machine, Thing
 from hessdiag.loading.checkpoints.words import ALONE, printable
 
@@ -27,7 +27,7 @@ def look(file: BinaryIO) -> Look:
         for steps, (operation, argument, _) in enumerate(pickletools.genops(file)):
             machine.step(operation.name, argument)
             if steps > _MOST_STEPS:
-                raise CheckpointError(
+                raise RefusedError(
                     f"refused: its pickle has more than {_MOST_STEPS} steps, far more than weights need. {ALONE}"
                 )
     except (CheckpointError, MemoryError):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import CheckpointError, UsageError
+from hessdiag.errors import CheckpointError, RefusedError, UsageError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.words import ALONE, printable
 from hessdiag.memory import out_of_memory
@@ -36,7 +36,7 @@ def _trusted(path: Path, reading: Reading, kind: str, loader: Callable[[str], An
         CheckpointError: without trust, or where torch cannot load it.
     """
     if not reading.trust:
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: {kind}, which is a program, and nothing in a checkpoint is run. {ALONE}; "
             "or, if you trust whoever made it, --trust-checkpoint"
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import RefusedError
 from hessdiag.loading.checkpoints.words import counted, printable
 
 __all__ = ["refuse_quantised"]
@@ -33,15 +33,15 @@ def refuse_quantised(tensors: Mapping[str, Tensor]) -> None:
     """Refuse the integers and scales of a quantised network.
 
     Raises:
-        CheckpointError: there are such tensors; names the method, their count and the first.
+        RefusedError: there are such tensors; names the method, their count and the first.
     """
     for ending, method in _METHODS.items():
         found = [name for name in tensors if name.endswith(ending)]
         if found and _beside_packed(found[0].removesuffix(ending), tensors):
-            raise CheckpointError(_refusal(method, len(found), found[0]))
+            raise RefusedError(_refusal(method, len(found), found[0]))
     found = [name for name, item in tensors.items() if item.is_quantized]
     if found:
-        raise CheckpointError(_refusal("by torch", len(found), found[0]))
+        raise RefusedError(_refusal("by torch", len(found), found[0]))
 
 
 def _beside_packed(module: str, tensors: Mapping[str, Tensor]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import RefusedError
 from hessdiag.loading.checkpoints.contents import Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.protobuf import fields
 
@@ -114,7 +114,7 @@ def _text(glimpse: Glimpse) -> bool:
 
 def _refused(name: str, recognises: Callable[[Glimpse], bool], why: str) -> Format:
     def read(path: Path, reading: Reading) -> NoReturn:
-        raise CheckpointError(f"refused: {why}")
+        raise RefusedError(f"refused: {why}")
 
     return Format(name, recognises, read, files=_inside)
 
@@ -127,14 +127,14 @@ def _read_text(path: Path, reading: Reading) -> NoReturn:
     with path.open("rb") as file:
         begin = file.read(200).decode("utf-8", "replace").strip().splitlines()
     shown = begin[0][:60] if begin else ""
-    raise CheckpointError(
+    raise RefusedError(
         f"refused: found a text file (it begins {shown!r}), expected weights: name the checkpoint itself, and where it "
         "was downloaded, look whether the text tells why that failed"
     )
 
 
 def _read_json(path: Path, reading: Reading) -> NoReturn:
-    raise CheckpointError(
+    raise RefusedError(
         "refused: found a JSON file without tensors, expected weights: of a Hugging Face model or an adapter, name the "
         "folder"
     )

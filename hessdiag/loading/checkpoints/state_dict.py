@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from hessdiag.errors import CheckpointError, HessdiagError
-from hessdiag.loading.checkpoints.allowed import dangerous, import_globals, stand_ins
+from hessdiag.errors import CheckpointError, HessdiagError, RefusedError
+from hessdiag.loading.checkpoints.allowed import dangerous, fillable, import_globals, stand_ins
 from hessdiag.loading.checkpoints.archives import (
     PICKLE,
     ZIP,
@@ -60,7 +60,7 @@ def load_pickle(path: Path, reading: Reading) -> Any:
         check_archive(path)
     try:
         return _load_safely(path, allowed)
-    except _RefusedError:
+    except _WouldRunError:
         if not reading.trust:
             raise
     except (MemoryError, RuntimeError) as error:
@@ -75,7 +75,7 @@ def load_pickle(path: Path, reading: Reading) -> Any:
     return _load(path, weights_only=False)
 
 
-class _RefusedError(CheckpointError):
+class _WouldRunError(RefusedError):
     """A pickle that would run code."""
 
 
@@ -88,17 +88,21 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
         allowed = allowed + stand_ins(_contents(seen), refused, keep_from=LIGHTNING_WEIGHTS)
         names = {name for _, name in allowed}
         refused = [name for name in refused if name not in names]
+    if refused and not is_archive(path) and not written_by_torch(seen):
+        raise _WouldRunError(
+            f"refused: {_of_another_program()}. Its pickle calls {few(list(dict.fromkeys(refused)), _MOST_NAMED)}"
+        )
     if refused:
-        raise _RefusedError(_refusal(list(dict.fromkeys(refused)), _contents(seen)))
+        raise _WouldRunError(_refusal(list(dict.fromkeys(refused)), _contents(seen)))
     unread = sorted({name for look in seen for name in look.unread})
     if unread:
-        raise _RefusedError(
+        raise _WouldRunError(
             f"refused: its pickle (protocol {max(look.protocol for look in seen)}) has what weights_only does not read "
             f"({few(unread)}), expected protocol 2, as torch.save writes it. {ALONE}; or, if you trust whoever made "
             "it, --trust-checkpoint"
         )
     _check_storages(path, seen)
-    with torch.serialization.safe_globals(list(allowed)):
+    with torch.serialization.safe_globals([*fillable(allowed, _contents(seen))]):
         return _load(path, weights_only=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.heads import Head, check_fit
 from hessdiag.loading.checkpoints.libraries import one_line, secluded
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
@@ -72,7 +72,7 @@ def _refuse(content: Mapping[str, Any]) -> None:
     """Refuse what needs code that comes with the checkpoint, and what is no floating-point network."""
     code = content.get("auto_map")
     if code and set(code) != {"AutoTokenizer"}:
-        raise CheckpointError(
+        raise RefusedError(
             "refused: config.json asks for code that comes with the checkpoint (auto_map), and nothing in a checkpoint "
             "is run: name what builds the network in model.class_path, or, where the architecture of that name in "
             "transformers is the same one, take auto_map out of config.json"
@@ -80,7 +80,7 @@ def _refuse(content: Mapping[str, Any]) -> None:
     quantised = content.get("quantization_config")
     if quantised:
         method = printable(quantised.get("quant_method")) if isinstance(quantised, dict) else "quantization_config"
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: the weights are quantised ({method}), so the loss is not twice "
             "differentiable in them as stored: take the folder of the unquantised model (float32, bfloat16 or float16)"
         )

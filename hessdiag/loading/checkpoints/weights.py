@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from torch import Tensor
 
-from hessdiag.errors import CheckpointError
+from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints import safetensors, state_dict
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.json_object import read_object
@@ -111,8 +111,7 @@ def read_file(path: Path, reading: Reading) -> Contents:
             raise CheckpointError("the file is empty (0 bytes), expected weights: copy or save it again")
         return form.read(path, reading)
     except CheckpointError as error:
-        refused = "refused: " if str(error).startswith("refused: ") else ""
-        raise CheckpointError(f"{refused}{path.name}: {str(error).removeprefix(refused)}") from error
+        raise type(error)(f"{path.name}: {error}") from error
 
 
 def _glimpse(path: Path) -> Glimpse:
@@ -154,7 +153,7 @@ def _beside(index: Path, name: str) -> Path:
     outside = not name or "\0" in name or ".." in parts.parts or parts.is_absolute() or PureWindowsPath(name).drive
     path = index.parent / name if not outside else index
     if outside or not _within(path, index.parent):
-        raise CheckpointError(
+        raise RefusedError(
             f"refused: {index.name} names the file {printable(name)!r}, which is outside its folder: a checkpoint's "
             "files lie together, copy the shards beside the index"
         )
