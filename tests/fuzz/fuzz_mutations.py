@@ -44,7 +44,7 @@ HEADS = (
     *(b"\x08\x07\x12\x07pytorch", b"ARROW1\0\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"II*\0", b"<html>", b"GIF89a"),
 )
 INTEGERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
-PADDED_TO = 2 << 30  # more than a run may take of memory
+PADDED_TO = 1 << 30  # more than a run may take of memory, beside what it begins with
 BOMB_BYTES = 4_000_000_000  # fits into a zip header of 32 bits
 
 # -- bytes -------------------------------------------------------------------------------------------------

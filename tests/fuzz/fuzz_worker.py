@@ -23,7 +23,16 @@ import typer
 ROOM = 5 << 30  # address space beyond that of the imports; files that are mapped take of it, too
 ESCAPED = 86
 _CREATING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_MOVING = ("os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+_MOVING = {  # by event, the places of a path and of the descriptor of the folder that it starts from
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((1, 3),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "shutil.rmtree": ((0, 1),),
+}
 _LEAVING = ("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen", "pty.spawn")
 _TALKING = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request")
 
@@ -123,11 +132,12 @@ def _watch(writable: list[str]) -> None:
     """End at once, and say so, when anything is written outside ``writable``, run as a program, or sent away."""
     places = [Path(place).resolve() for place in (*writable, os.devnull)]
 
-    def outside(path: object) -> bool:
+    def outside(path: object, folder: object = None) -> bool:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return False  # a descriptor that is open already
+        start = f"/proc/self/fd/{folder}" if isinstance(folder, int) and folder >= 0 else ""
         try:
-            found = Path(os.fsdecode(path)).resolve()
+            found = Path(start, os.fsdecode(path)).resolve()
         except (OSError, ValueError):  # no system call takes it either
             return False
         return not any(found.is_relative_to(place) for place in places)
@@ -137,7 +147,11 @@ def _watch(writable: list[str]) -> None:
             path, mode, flags = args
             if (flags or 0) & _CREATING and outside(path):
                 _escape(f"opened {path!r} for writing ({mode})")
-        elif event in _LEAVING or event in _TALKING or (event in _MOVING and any(map(outside, args[:2]))):
+        elif event in _MOVING:
+            for place, start in _MOVING[event]:
+                if outside(args[place], args[start] if start is not None and start < len(args) else None):
+                    _escape(f"{event}{args!r}")
+        elif event in _LEAVING or event in _TALKING:
             _escape(f"{event}{args!r}")
 
     sys.addaudithook(hook)
