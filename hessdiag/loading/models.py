@@ -22,7 +22,7 @@ _KEY = "model.class_path"
 
 
 def load_model(
-    spec: ModelSpec, resolve: Callable[[str], Path], reading: Reading
+    spec: ModelSpec, resolve: Callable[[str], Path], reading: Reading, dtype: torch.dtype | None = None
 ) -> tuple[nn.Module, CheckpointInfo | None]:
     """The model with its weights, on the CPU, and what the report says of the checkpoint.
 
@@ -30,6 +30,7 @@ def load_model(
         spec: what stands under ``model:``.
         resolve: finds the files that it names.
         reading: what the person at the keyboard allows; the spec's own choices are put over it.
+        dtype: in which the model will be measured; float64 weights stay what they are then.
 
     Raises:
         UsageError: no such factory, or it does not build an ``nn.Module``; or none is named, and the checkpoint
@@ -40,6 +41,8 @@ def load_model(
     base = None if spec.base is None else resolve(spec.base)
     reading = replace(reading, weights=spec.weights, adapter=spec.adapter, base=base)
     model = None if spec.class_path is None else _build(spec, spec.class_path, resolve)
+    if model is not None and dtype == torch.float64:
+        model = model.double()  # before the weights are copied into it, which may be in float64 too
     if spec.checkpoint is None:
         assert model is not None  # the spec names one of the two
         return model, None

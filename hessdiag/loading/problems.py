@@ -76,7 +76,7 @@ def load_problem(
     place = _device(device)
     kind = None if dtype is None else _dtype(dtype)
     with memory_errors_explained():
-        model, checkpoint = load_model(spec.model, spec.resolve, reading or Reading())
+        model, checkpoint = load_model(spec.model, spec.resolve, reading or Reading(), kind)
         model = model.to(place, kind)
         return Problem(
             model,

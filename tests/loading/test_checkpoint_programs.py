@@ -253,12 +253,14 @@ def test_shards_are_refused_without_trust(tmp_path):
     assert not (tmp_path / "RAN").exists()
 
 
-def test_damaged_shards(tmp_path):
+def test_damaged_shards(tmp_path, caplog, capfd):
     folder = shards(tmp_path / "step_3", W)
     shard = next(folder.glob("*.distcp"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    assert "damaged torch.distributed.checkpoint folder (" in refusal(folder, trust=True)
+    assert "folder: .metadata or a shard is missing, cut short or overwritten: copy" in refusal(folder, trust=True)
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
     shard.unlink()
     said = refusal(folder, trust=True)
     assert said.endswith("): a shard is missing, cut short or overwritten, copy or save it again")

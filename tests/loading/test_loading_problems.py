@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from hessdiag.errors import HessdiagError, MeasurementError, UsageError
+from hessdiag.loading import load_problem
+from hessdiag.spec import load_spec
 
 
 @pytest.fixture
@@ -151,3 +153,11 @@ def test_the_model_is_left_as_it_was_loaded(spec):
     assert all(torch.equal(item, before[name]) for name, item in problem.model.state_dict().items())
     assert [module.training for module in problem.model.modules()] == flags
     assert all(p.grad is None and p.requires_grad for p in problem.model.parameters())
+
+
+def test_float64_weights_are_measured_as_they_are(tmp_path):
+    spec = tiny.write(tmp_path)
+    exact = {name: item.double() + 1e-10 for name, item in tiny.weights().items()}
+    torch.save(exact, tmp_path / "w.pt")
+    found = load_problem(load_spec(spec, ["model.checkpoint=w.pt"]), dtype="float64").model.state_dict()
+    assert all(torch.equal(found[name], item) for name, item in exact.items())

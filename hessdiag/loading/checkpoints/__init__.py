@@ -28,7 +28,7 @@ from hessdiag.loading.checkpoints import (
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.fit import load_weights
 from hessdiag.loading.checkpoints.quantised import refuse_quantised
-from hessdiag.loading.checkpoints.words import printable
+from hessdiag.loading.checkpoints.words import few, printable
 from hessdiag.results import CheckpointInfo
 
 __all__ = ["FORMATS", "Contents", "Format", "Reading", "identify", "load_into", "load_whole", "named", "sha256"]
@@ -136,7 +136,7 @@ def identify(path: Path) -> Format:
         if form.recognises(glimpse):
             return form
     if glimpse.is_folder:
-        held = ", ".join(sorted(glimpse.names)[:5]) or "nothing"
+        held = few(sorted(glimpse.names), 5) or "nothing"
         raise CheckpointError(
             f"found a folder that is no checkpoint (it holds {held}), expected a Hugging Face model, an adapter, or a "
             "state that Accelerate or torch.distributed saved; or name the file in it"

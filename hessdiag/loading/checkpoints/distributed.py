@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.state_dict import load_pickle
-from hessdiag.loading.checkpoints.words import ALONE, printable
+from hessdiag.loading.checkpoints.words import ALONE
 from hessdiag.loading.checkpoints.wrapped import unwrap
 from hessdiag.memory import out_of_memory
 
@@ -52,18 +53,21 @@ def _read(path: Path, reading: Reading) -> Contents:
 def _put_together(folder: Path, whole: Path) -> None:
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+    disabled = logging.root.manager.disable
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, that no process group is there: none is needed
+            logging.disable(logging.CRITICAL)  # it logs tracebacks before it raises
             dcp_to_torch_save(folder, whole)
     except BaseException as error:  # torch's own CheckpointException is none of Exception
         if out_of_memory(error) or isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        reason = printable(str(error).strip().split("\n")[0]) or type(error).__name__
         raise CheckpointError(
-            f"damaged torch.distributed.checkpoint folder ({reason}): a shard is missing, cut short or overwritten, "
-            "copy or save it again"
+            f"damaged torch.distributed.checkpoint folder: {_METADATA} or a shard is missing, cut short or "
+            "overwritten: copy or save it again"
         ) from error
+    finally:
+        logging.disable(disabled)
 
 
 FORMAT = Format("distributed", _recognises, _read, _files)

@@ -88,12 +88,12 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
         allowed = allowed + stand_ins(_contents(seen), refused, keep_from=LIGHTNING_WEIGHTS)
         names = {name for _, name in allowed}
         refused = [name for name in refused if name not in names]
-    if refused and not is_archive(path) and not written_by_torch(seen):
-        raise _WouldRunError(
-            f"refused: {_of_another_program()}. Its pickle calls {few(list(dict.fromkeys(refused)), _MOST_NAMED)}"
-        )
+    refused = list(dict.fromkeys(refused))
+    if refused and not (is_archive(path) or written_by_torch(seen) or any(map(dangerous, refused))):
+        # No way on is told: torch would not read it either.
+        raise _WouldRunError(f"refused: {_of_another_program()}. Its pickle calls {few(refused, _MOST_NAMED)}")
     if refused:
-        raise _WouldRunError(_refusal(list(dict.fromkeys(refused)), _contents(seen)))
+        raise _WouldRunError(_refusal(refused, _contents(seen)))
     unread = sorted({name for look in seen for name in look.unread})
     if unread:
         raise _WouldRunError(
