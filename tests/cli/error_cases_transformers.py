@@ -200,3 +200,4 @@ def base_without(folder: Path) -> None:
 of_adapter("a prompt, merged", prompts, model="checkpoint: saved, base: base, adapter: merged")
 of_adapter("a task that its base has not", task_type="SEQ_2_SEQ_LM", varying=r"(?<=Seq2SeqLM \().*(?=\): it is)")
 of_adapter("a base without some of its weights", base_without)
+of_adapter("weights that lie elsewhere", adapters="nobody/other")
