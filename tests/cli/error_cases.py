@@ -15,6 +15,12 @@ MODEL = "class_path: model.py:build"
 OUTER = """\
 def outer():
     return nn.ModuleDict({"inner": build()})
+
+
+def tied():
+    first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    second.weight = first.weight
+    return nn.Sequential(first, second)
 """
 
 

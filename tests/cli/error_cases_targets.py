@@ -71,6 +71,7 @@ def by_factory(title: str, reference: str, code: str = tiny.MODEL, *, varying: s
 by_factory("not there", "model.py:make")
 by_factory("a number", "model.py:build", "build = 3\n")
 by_factory("of something else", "model.py:build", "def build():\n    return [1]\n")
+by_factory("lazy layers", "model.py:build", "from torch import nn\n\n\ndef build():\n    return nn.LazyLinear(3)\n")
 by_factory("it fails", "model.py:build", "def build():\n    raise ValueError('no such size')\n")
 by_factory("its file fails", "model.py:build", "1 / 0\n")
 by_factory("its file is none of Python", "audit.yaml:build")
