@@ -71,7 +71,7 @@ MISFITS = {
     ),
     "a name with the prefix and without": (
         {**prefixed("model."), "0.weight": torch.zeros(5, 4)},
-        "its names match the model's under the prefix model., but 1 of them stand without it too (0.weight)",
+        "its names match the model's under the prefix model., but some stand without it too (0.weight)",
     ),
     "more beside a prefix": (
         {**prefixed("net."), "criterion.weight": torch.ones(3)},

@@ -258,12 +258,12 @@ def test_damaged_shards(tmp_path, caplog, capfd):
     shard = next(folder.glob("*.distcp"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
+    caplog.clear()  # of what torch tells while it saves
     assert "folder: .metadata or a shard is missing, cut short or overwritten: copy" in refusal(folder, trust=True)
     assert not caplog.records
     assert capfd.readouterr().err == ""
     shard.unlink()
-    said = refusal(folder, trust=True)
-    assert said.endswith("): a shard is missing, cut short or overwritten, copy or save it again")
+    assert "folder: .metadata or a shard is missing" in refusal(folder, trust=True)
     (folder / ".metadata").write_bytes(b"\x80\x04")
     assert "damaged torch.distributed.checkpoint folder" in refusal(folder, trust=True)
 

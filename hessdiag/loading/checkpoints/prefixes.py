@@ -64,8 +64,8 @@ def _without_average(found: dict[str, Tensor], prefix: str, required: Sequence[S
     twice = [name for name in kept if not name.startswith(prefix) and f"{prefix}{name}" in kept]
     if twice:
         raise CheckpointError(
-            f"its names match the model's under the prefix {printable(prefix)}, but {len(twice)} of them stand without "
-            f"it too ({few(twice)}): save the state dict of the one that you mean alone"
+            f"its names match the model's under the prefix {printable(prefix)}, but some stand without it too "
+            f"({few(twice)}): save the state dict of the one that you mean alone"
         )
     return {name.removeprefix(prefix): item for name, item in kept.items()}
 
