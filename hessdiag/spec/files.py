@@ -24,7 +24,7 @@ _ALLOWED = {
     "tudataset": ("folder",),
 }
 """By format of the data, what its path may lead to; a file where nothing is said."""
-_MOST_BYTES = 2**19  # what PyYAML reads in a few seconds, and tens of thousands of class names
+_MOST_BYTES = 2**18  # what PyYAML reads in a few seconds, and ten thousand class names
 
 
 def read_spec(path: Path) -> str:

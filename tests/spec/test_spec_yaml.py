@@ -156,7 +156,7 @@ def test_a_byte_order_mark_and_other_line_ends(load: Load, faults: Faults) -> No
         ("latin.yaml", b"a: \xe9", "DIR/latin.yaml: found byte 0xe9 at offset 3, which is not UTF-8; "
          "expected a spec (a YAML file, UTF-8 text)"),
         ("nul", b"PK\0\0", "DIR/nul: found a binary file, expected a spec (a YAML file, UTF-8 text)"),
-        ("big", b"#" * (2**19 + 1), "DIR/big: found more than 524288 bytes, expected a spec (a short YAML file)"),
+        ("big", b"#" * (2**18 + 1), "DIR/big: found more than 262144 bytes, expected a spec (a short YAML file)"),
         ("w.safetensors", b"x", "DIR/w.safetensors: by its name a checkpoint; expected a spec (YAML), "
          "which names it under model.checkpoint, or the checkpoint with --data DATA.yaml and --model FACTORY"),
         ("w.PT", None, "DIR/w.PT: no such file, and by its name a checkpoint; expected a spec (YAML), "
