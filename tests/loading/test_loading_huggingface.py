@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from small_transformers import SIZES, assert_same, bert, bert_config, gpt2, live, load, message, quiet, save, write_evil
 
 from hessdiag.errors import UsageError
+from hessdiag.loading import Reading
 from hessdiag.loading.extras import MissingExtraError
+from hessdiag.loading.inspection import inspect
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'hessdiag[hf]'")
 
@@ -290,3 +292,11 @@ def test_an_encoder_alone_fits_its_own_architecture_alone(folder):
         save(BertModel(bert_config()), folder / "encoder")
     change(folder / "encoder", architectures=["BertForSequenceClassification"])
     assert "it lacks 2 of the model's 25 tensors (first: classifier.bias" in message(folder, "encoder")
+
+
+def test_inspect_tells_what_the_config_calls_quantised(folder):
+    assert inspect(folder / "bert", "bert", Reading()).refusal is None
+    change(folder / "bert", quantization_config={"quant_method": "gptq"})
+    refusal = inspect(folder / "bert", "bert", Reading()).refusal
+    assert refusal is not None
+    assert refusal.reason.startswith("refused: the weights are quantised (gptq)")

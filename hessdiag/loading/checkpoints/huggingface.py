@@ -10,6 +10,7 @@ from torch import nn
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.heads import Head
 from hessdiag.loading.checkpoints.json_object import read_object
+from hessdiag.loading.checkpoints.quantised import refuse_quantisation
 from hessdiag.loading.checkpoints.transformer import build_transformer
 from hessdiag.loading.checkpoints.weights import find_weights, other_files, read_weights, weight_files
 
@@ -44,10 +45,16 @@ def _recognises(glimpse: Glimpse) -> bool:
 
 
 def _read(path: Path, reading: Reading) -> Contents:
-    """The tensors by name, for a network that the spec has built."""
+    """The tensors by name, for a network that the spec has built.
+
+    Raises:
+        CheckpointError: damaged, refused, or quantised.
+    """
     weights = find_weights(path)
     files = weight_files(weights)
-    besides = {CONFIG: _described(read_object(path / CONFIG)), **other_files(path, [path / CONFIG, weights, *files])}
+    config = read_object(path / CONFIG)
+    refuse_quantisation(config)
+    besides = {CONFIG: _described(config), **other_files(path, [path / CONFIG, weights, *files])}
     return Contents(read_weights(weights, reading), besides)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from hessdiag.errors import RefusedError
 from hessdiag.loading.checkpoints.words import counted, printable
 
-__all__ = ["refuse_quantised"]
+__all__ = ["refuse_quantisation", "refuse_quantised"]
 
 _METHODS = {
     ".SCB": "bitsandbytes, 8 bits",
@@ -27,6 +28,21 @@ _METHODS = {
 """By the end of a tensor's name, the method that stores such a tensor beside the packed weights."""
 
 _PACKED = {torch.int8, torch.uint8, torch.int32, torch.int64, torch.float8_e4m3fn, torch.float8_e5m2}
+
+
+def refuse_quantisation(config: Mapping[str, Any]) -> None:
+    """Refuse weights that a Hugging Face ``config.json`` calls quantised.
+
+    Raises:
+        RefusedError: it does; names the method.
+    """
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = printable(quantised.get("quant_method")) if isinstance(quantised, dict) else "quantization_config"
+        raise RefusedError(
+            f"refused: the weights are quantised ({method}), so the loss is not twice "
+            "differentiable in them as stored: take the folder of the unquantised model (float32, bfloat16 or float16)"
+        )
 
 
 def refuse_quantised(tensors: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hessdiag.errors import CheckpointError, RefusedError
 from hessdiag.loading.checkpoints.heads import Head, check_fit
 from hessdiag.loading.checkpoints.libraries import one_line, secluded
-from hessdiag.loading.checkpoints.quantised import refuse_quantised
+from hessdiag.loading.checkpoints.quantised import refuse_quantisation, refuse_quantised
 from hessdiag.loading.checkpoints.words import printable
 from hessdiag.loading.extras import import_extra
 from hessdiag.memory import available_memory, out_of_memory
@@ -77,13 +77,7 @@ def _refuse(content: Mapping[str, Any]) -> None:
             "is run: name what builds the network in model.class_path, or, where the architecture of that name in "
             "transformers is the same one, take auto_map out of config.json"
         )
-    quantised = content.get("quantization_config")
-    if quantised:
-        method = printable(quantised.get("quant_method")) if isinstance(quantised, dict) else "quantization_config"
-        raise RefusedError(
-            f"refused: the weights are quantised ({method}), so the loss is not twice "
-            "differentiable in them as stored: take the folder of the unquantised model (float32, bfloat16 or float16)"
-        )
+    refuse_quantisation(content)
     _refuse_huge(content)
 
 
