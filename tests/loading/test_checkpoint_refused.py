@@ -164,6 +164,15 @@ def test_the_advice_leads_to_the_weights(tmp_path, name, legacy):
     assert holds(load(tmp_path / "w.pt", allowed_globals=tuple(names))[0])
 
 
+def test_what_a_library_lets_all_pickles_call_stays_apart(tmp_path):
+    torch.save({"model": W, "beside": defaultdict(list, {"a": [1]})}, tmp_path / "w.pt")
+    names = ("collections.defaultdict", "builtins.list")
+    with torch.serialization.safe_globals([defaultdict, list]):
+        assert "collections.defaultdict" in refusal(tmp_path / "w.pt")
+        assert holds(load(tmp_path / "w.pt", allowed_globals=names)[0])
+        assert set(torch.serialization.get_safe_globals()) >= {defaultdict, list}
+
+
 def test_weights_in_a_kind_of_dict_that_is_allowed(tmp_path):
     torch.save({"model": defaultdict(dict, W)}, tmp_path / "w.pt")
     names = re.findall(r"--allow-global (\S+)", refusal(tmp_path / "w.pt"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,21 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
             "it, --trust-checkpoint"
         )
     _check_storages(path, seen)
-    with torch.serialization.safe_globals([*fillable(allowed, _contents(seen))]):
+    with _only(fillable(allowed, _contents(seen))):
         return _load(path, weights_only=True)
+
+
+@contextmanager
+def _only(allowed: list[tuple[Any, str]]) -> Iterator[None]:
+    """Let the pickle call what is allowed, and nothing else that some library has let all pickles call."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*allowed])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _contents(seen: list[Look]) -> Look:
