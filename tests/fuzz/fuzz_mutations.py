@@ -44,6 +44,7 @@ HEADS = (
     *(b"\x08\x07\x12\x07pytorch", b"ARROW1\0\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"II*\0", b"<html>", b"GIF89a"),
 )
 INTEGERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+_LARGEST = 1 << 20  # beyond it are bombs, which must not go off here
 PADDED_TO = 1 << 30  # more than a run may take of memory, beside what it begins with
 BOMB_BYTES = 4_000_000_000  # fits into a zip header of 32 bits
 
@@ -303,6 +304,8 @@ class Container:
 
 def unpack(content: bytes) -> Container | None:
     """The parts of an archive, of a compressed file, or of a file with a header; None for anything else."""
+    if len(content) > _LARGEST:
+        return None
     try:
         if content.startswith(b"PK"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
