@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import struct
 from typing import Any
 
@@ -64,6 +66,20 @@ def write_idx(folder, x, y):
     return "{format: idx, path: idx, inputs: x, targets: y}"
 
 
+def write_jsonl(folder, x, y):
+    lines = [json.dumps({"x": row, "y": label}) for row, label in zip(x.tolist(), y.tolist(), strict=True)]
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    return "{format: jsonl, path: data.jsonl, inputs: x, targets: y}"
+
+
+def write_hf(folder, x, y):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed (extra: hf)")
+    datasets.disable_progress_bars()
+    shutil.rmtree(folder / "hf", ignore_errors=True)
+    datasets.Dataset.from_dict({"x": x, "y": y}).save_to_disk(folder / "hf")
+    return "{format: hf, path: hf, inputs: x, targets: y}"
+
+
 WRITERS = {
     "npz": write_npz,
     "npy": write_npy,
@@ -71,6 +87,8 @@ WRITERS = {
     "csv": write_csv,
     "parquet": write_parquet,
     "idx": write_idx,
+    "jsonl": write_jsonl,
+    "hf": write_hf,
 }
 
 
@@ -130,6 +148,8 @@ GOOD = [
     '{format: csv, path: data.csv, inputs: [x], targets: y, classes: [a, b], delimiter: "\\t"}',
     "{format: parquet, path: data.csv, inputs: {a: [x, z]}, targets: y, seed: 2}",
     "{format: parquet, path: data, targets: y, classes: ['0', '1']}",
+    "{format: jsonl, path: data.csv, inputs: {a: x}, targets: y, classes: [a, b]}",
+    "{format: hf, path: data, inputs: [x, z], targets: y, split: train}",
     "{format: sklearn, name: iris, standardize: true}",
 ]
 BAD = [
@@ -148,6 +168,9 @@ BAD = [
     "{format: csv, path: data.csv, targets: y, classes: [a, a]}",
     "{format: parquet, path: data, targets: y, inputs: []}",
     "{format: parquet, path: data, targets: y, delimiter: ','}",
+    "{format: jsonl, path: data.csv, inputs: x, targets: y, classes: [a, a]}",
+    "{format: jsonl, path: data.csv, inputs: x, targets: y, split: train}",
+    "{format: hf, path: data, inputs: x, targets: y, delimiter: ','}",
     "{format: sklearn, name: mnist}",
     "{format: sklearn, name: iris, standardize: 1}",
     "{format: sklearn}",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hessdiag.spec.data.common import CommonData, Inputs
+from hessdiag.spec.data.common import CommonData, Inputs, holds_labels
 from hessdiag.spec.fields import OptionalText, Text
 
 __all__ = ["NpzData", "SafetensorsData"]
@@ -24,7 +24,7 @@ class _ArraysData(CommonData):
 
     def lacks_targets_for(self, loss: str) -> bool:
         """Whether the loss needs targets that the spec does not name."""
-        return self.targets is None and loss != "model"
+        return self.targets is None and (loss != "model" or holds_labels(self.inputs))
 
 
 class NpzData(_ArraysData):

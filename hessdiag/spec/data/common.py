@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from hessdiag.spec.fields import StrictModel, Text, Whole0, Whole1, expected
 
-__all__ = ["CommonData", "Inputs", "kind_of_names", "names_expected"]
+__all__ = ["Classes", "CommonData", "Inputs", "Names", "holds_labels", "kind_of_names", "names_expected"]
 
 
 class CommonData(StrictModel):
@@ -51,3 +51,21 @@ Inputs = Annotated[
     names_expected("a name, a list of them, or a mapping from argument to name"),
 ]
 """A name for model(x), several for model(*x), or a mapping from argument to name for model(**x)."""
+
+
+Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+
+
+def _each_once(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(words)) < len(words):
+        raise expected("each class once")
+    return words
+
+
+Classes = Annotated[Names, Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_each_once)]
+"""Words in the order of their class numbers."""
+
+
+def holds_labels(inputs: object) -> bool:
+    """Whether a mapping gives a model its ``labels`` as an input: padded as such, and no part of the denominator."""
+    return isinstance(inputs, dict) and "labels" in inputs

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from hessdiag.spec.data.common import CommonData, Inputs
+from hessdiag.spec.data.common import Classes, CommonData, Inputs, holds_labels
 from hessdiag.spec.fields import OptionalText, Text, Whole1, expected
 
 __all__ = ["HfData", "JsonlData"]
@@ -22,9 +22,7 @@ class _RecordsData(CommonData):
         default=None,
         description="The field of targets; may be omitted where the loss is `model`, or `causal_lm` of texts.",
     )
-    classes: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] | None = Field(
-        default=None, description="The words of the target field, in their numbers' order."
-    )
+    classes: Classes | None = Field(default=None, description="The words of the target field, in their numbers' order.")
     tokenizer: OptionalText = Field(
         default=None, description="The folder of a tokenizer, or of a model with one, relative to the spec's folder."
     )
@@ -48,8 +46,10 @@ class _RecordsData(CommonData):
 
     def lacks_targets_for(self, loss: str) -> bool:
         """Whether the loss needs targets that the spec does not name."""
-        if self.targets is not None or loss == "model":
+        if self.targets is not None:
             return False
+        if loss == "model":
+            return holds_labels(self.inputs)
         return loss != "causal_lm" or self.tokenizer is None
 
 

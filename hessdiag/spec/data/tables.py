@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
-from hessdiag.spec.data.common import CommonData, kind_of_names, names_expected
-from hessdiag.spec.fields import OptionalText, Text, expected, expecting
+from hessdiag.spec.data.common import Classes, CommonData, Names, holds_labels, kind_of_names, names_expected
+from hessdiag.spec.fields import OptionalText, Text, expecting
 
 __all__ = ["CsvData", "ParquetData"]
 
-Names = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
-
-
-def _each_once(words: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(words)) < len(words):
-        raise expected("each class once")
-    return words
-
-
-Classes = Annotated[Names, Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_each_once)]
 Mark = Annotated[
     str, Field(min_length=1, max_length=1, pattern=r'^[^"\r\n]$'), expecting('one character, as ";" or "\\t"')
 ]
@@ -54,7 +44,7 @@ class _TableData(CommonData):
 
     def lacks_targets_for(self, loss: str) -> bool:
         """Whether the loss needs targets that the spec does not name."""
-        return self.targets is None and loss != "model"
+        return self.targets is None and (loss != "model" or holds_labels(self.inputs))
 
 
 class CsvData(_TableData):
