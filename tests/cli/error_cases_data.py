@@ -198,6 +198,11 @@ def swollen(folder: Path) -> None:
 
 TAR = CIFAR.replace("sets", "sets.tar.gz")
 images("cifar: no files", CIFAR, {"sets/readme.txt": b"x"})
+images(
+    "cifar: two sets in one folder",
+    CIFAR,
+    {"sets/cifar-10-batches-bin/test_batch.bin": RECORD, "sets/cifar-100-binary/test.bin": RECORD},
+)
 images("cifar: no archive", TAR, {"sets.tar.gz": b"text"}, varying=r"(?<=archive \().*(?=\): it was)")
 images("cifar: an archive with two of a file", TAR, twice())
 images("cifar: an archive with a file of 1 GB", CIFAR.replace("sets", "sets.tar"), large_member())

@@ -136,6 +136,15 @@ def refusal(folder, **options):
 FORMS = ["cifar-10 python", "cifar-10 binary", "cifar-100 python", "cifar-100 binary"]
 
 
+def test_two_of_them_in_one_folder(tmp_path):
+    """As torchvision downloads them; CIFAR-10's labels fit a model of 100 classes."""
+    for name in ("cifar-10 python", "cifar-100 python"):
+        write(tmp_path / "data", name, "parent")
+    message = r"^data.path: found CIFAR in several folders \(cifar-10-batches-py, cifar-100-python\), expected one"
+    with pytest.raises(UsageError, match=message):
+        open_data(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["folder", "parent", "tar.gz", "tar"])
 @pytest.mark.parametrize("name", FORMS)
 def test_every_published_form(tmp_path, name, kind):

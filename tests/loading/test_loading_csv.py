@@ -205,7 +205,7 @@ def test_a_line_without_end_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 def test_a_table_beyond_the_free_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "available_memory", lambda device: 50)
-    assert "data.csv up to line 4 takes 4.8e-08 GB in memory, of which 5e-08 GB are free: write" in refusal(
+    assert "data.csv up to line 4 takes 4.32e-07 GB in memory, of which 5e-08 GB are free: write" in refusal(
         tmp_path, TABLE
     )
 

@@ -97,6 +97,12 @@ def test_class_numbers_of_any_width(tmp_path, dtype):
     assert tiny.load(spec).loss_value == expected
 
 
+def test_truth_values_are_class_numbers(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 1)), y=np.array([True, False]))
+    ((_, targets),) = open_data(tmp_path)
+    assert (targets.tolist(), targets.dtype) == ([1, 0], torch.int64)
+
+
 def test_faults_are_told(tmp_path):
     numbered(tmp_path)
     with pytest.raises(UsageError, match=r"data\.inputs: found no array 'z' in data\.npz, which has: x, y"):

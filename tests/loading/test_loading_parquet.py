@@ -73,7 +73,8 @@ def test_a_folder_of_files_in_the_order_of_their_names(tmp_path):
         rows = np.arange(first, {0: 40, 40: 70, 70: 71}[first], dtype="f8")
         write(tmp_path, f"data/{name}.parquet", group=11, x=rows, y=rows)
     write(tmp_path, "data/part-3.parquet", x=np.zeros(0), y=np.zeros(0))
-    (tmp_path / "data" / "_SUCCESS").touch()
+    for name in ("_SUCCESS", "._part-0.parquet"):  # Spark's, and a Mac's
+        (tmp_path / "data" / name).touch()
     inputs, _ = read(tmp_path, "data", batch_size=16)
     assert inputs[:, 0].tolist() == list(range(71))
     inputs, _ = read(tmp_path, "data", max_examples=30, batch_size=16)

@@ -49,6 +49,8 @@ class ArrayExamples:
             return as_tensor(take_rows(array, rows))
 
         targets = None if self.targets is None else part(self.targets)
+        if targets is not None and targets.dtype is torch.bool:  # as class numbers
+            targets = targets.to(torch.int64)
         if isinstance(self.inputs, dict):
             return {name: part(array) for name, array in self.inputs.items()}, targets
         if isinstance(self.inputs, tuple):

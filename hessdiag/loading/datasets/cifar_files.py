@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hessdiag.errors import DataError, HessdiagError
+from hessdiag.errors import DataError, UsageError
 from hessdiag.loading.datasets.damage import damage_told
 from hessdiag.loading.datasets.room import refuse_zeros_at_end
 
@@ -30,23 +30,28 @@ def find_files(path: Path, names: Collection[str], folders: Collection[str], sho
 
     Raises:
         DataError: the archive is damaged, or holds far more than CIFAR.
+        UsageError: several of the folders have them.
     """
     if path.is_file():
         refuse_zeros_at_end(path, f"data.path: {shown}")
     try:
         with damage_told("is not a readable folder or .tar.gz archive"):
             return _in_folder(path, names, folders) if path.is_dir() else _in_archive(path, names)
-    except HessdiagError as error:
+    except DataError as error:
         raise DataError(f"data.path: {shown} {error}") from None
 
 
 def _in_folder(path: Path, names: Collection[str], folders: Collection[str]) -> dict[str, bytes]:
-    for folder in (path, *(path / name for name in folders)):
-        if files := [folder / name for name in names if (folder / name).is_file()]:
-            for file in files:
-                _check_size(file.name, file.stat().st_size)
-            return {file.name: file.read_bytes() for file in files}
-    return {}
+    places = {
+        name: [path / name / file for file in names if (path / name / file).is_file()] for name in (".", *folders)
+    }
+    holding = [name for name, files in places.items() if files]
+    if len(holding) > 1:
+        raise UsageError(f"found CIFAR in several folders ({', '.join(holding)}), expected one: name it", "data.path")
+    files = places[holding[0]] if holding else []
+    for file in files:
+        _check_size(file.name, file.stat().st_size)
+    return {file.name: file.read_bytes() for file in files}
 
 
 def _in_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from hessdiag.spec.data import CsvData
 __all__ = ["read"]
 
 _ROWS = 10_000  # of text at a time
+_TARGET = 128  # bytes of a target as text, and of its line's number
 _LONGEST_LINE = 16 * 2**20  # characters; without an end a file would be one line
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _TOO_LARGE = "write the table as parquet, which is read piecewise (pandas: read_csv(...).to_parquet(...))"
@@ -103,10 +104,11 @@ def _read(spec: CsvData, table: _Table) -> ArrayExamples:
     nbytes = 0
     for ends, cells in table.rows():
         blocks.append(_numbers([cells[place] for place in places], columns.features, ends, table))
+        nbytes += blocks[-1].nbytes
         if target is not None:
             words += cells[target]
             lines += ends
-        nbytes += blocks[-1].nbytes
+            nbytes += _TARGET * len(ends)
         check_room(nbytes, f"data.path: {spec.path} up to line {ends[-1]}", _TOO_LARGE)  # for the copy below
     features = np.concatenate(blocks) if blocks else np.empty((0, len(places)))
     return ArrayExamples(_arranged(columns, features), None if target is None else _targets(words, lines, spec, table))

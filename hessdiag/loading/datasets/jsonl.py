@@ -72,6 +72,8 @@ class _Lines:
     def kinds(self, names: Sequence[str]) -> dict[str, str]:
         """JSON has one kind of number, so that 1 may stand among 1.5: the whole file decides."""
         found = dict.fromkeys(names, "b")
+        if not names:
+            return found
         for row, record in enumerate(self.take(np.arange(len(self)), names)):
             for name in names:
                 value = read_field(record, name, numbers, partial(self.place, row))

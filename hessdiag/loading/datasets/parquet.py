@@ -34,10 +34,15 @@ def read(spec: ParquetData, resolve: Callable[[str], Path]) -> ParquetExamples:
         MissingExtraError: pyarrow is not installed.
     """
     path = resolve(spec.path)
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = _files_in(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"data.path: {spec.path} holds no .parquet files, expected at least one")
     return ParquetExamples(spec, [_File(file, _shown(spec, file, path)) for file in files])
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """By name; "._a.parquet" is a Mac's, and no table."""
+    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
 
 
 def _shown(spec: ParquetData, file: Path, path: Path) -> str:

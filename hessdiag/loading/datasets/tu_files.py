@@ -157,10 +157,10 @@ class TUFiles:
     def _counted(self, table: Table, part: str) -> Table:
         kind = part.partition("_")[0]
         by = {"node": "graph_indicator", "edge": "A", "graph": "graph_indicator"}[kind]
-        count = {"node": self.graph_of, "edge": self.edges, "graph": range(self.graphs)}[kind]
-        if len(table) != len(count):
+        count = {"node": len(self.graph_of), "edge": len(self.edges), "graph": self.graphs}[kind]
+        if len(table) != count:
             raise DataError(
-                f"{table.shown}: found {len(table)} lines, expected {len(count)}: one for each {kind}, "
+                f"{table.shown}: found {len(table)} lines, expected {count}: one for each {kind}, "
                 f"as {self.file(by)} has them"
             )
         return table
