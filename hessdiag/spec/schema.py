@@ -154,6 +154,8 @@ class Spec(StrictModel):
         data = info.data.get("data")
         if data is not None and data.lacks_targets_for(loss.name):
             phrase = f"the name of what the loss {loss.name} compares outputs with"
+            if loss.name == "model":
+                phrase = "the name of the labels here, not among the inputs: the model is given them all the same"
             raise PydanticCustomError("missing", "expected {phrase}", {"phrase": phrase, "at": ("data", "targets")})
         return loss
 

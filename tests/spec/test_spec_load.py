@@ -129,7 +129,7 @@ def test_only_the_models_own_loss_does_without_targets(load: Load, faults: Fault
     null = BASE.replace("targets: y", "targets: null")
     assert faults(null + "loss: mse") == [(2, 59, f"data.targets: found nothing (null); {expected}")]
     inside = BASE.replace("inputs: x, targets: y", "inputs: {x: x, labels: y}")
-    expected = "expected the name of what the loss model compares outputs with"
+    expected = "expected the name of the labels here, not among the inputs: the model is given them all the same"
     assert faults(inside + "loss: model") == [(2, 7, f"data.targets: missing; {expected}")]
     # Omitted, the loss is cross_entropy; and a fault elsewhere does not hide this one.
     assert [f[:2] for f in faults(bare + "audit: {gap: {draws: 1}}")] == [(2, 7), (3, 22)]
