@@ -163,11 +163,12 @@ class CrosscheckResult:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """The file that the weights came from."""
+    """Where the weights came from; ``left_out`` names tensors there that stand beside the model's."""
 
     path: str
     format: str
     sha256: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,8 @@ class Report:
         measured = {key: value for key, value in body.items() if value is not None}
         if not self.warnings:
             del measured["warnings"]
+        if self.target.checkpoint is not None and not self.target.checkpoint.left_out:
+            del measured["target"]["checkpoint"]["left_out"]
         return {"schema": SCHEMA} | measured
 
     @classmethod

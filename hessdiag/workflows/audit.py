@@ -192,6 +192,10 @@ def _with_totals(report: Report, problem: Problem, spent_before: Cost) -> Report
 def _warnings(report: Report) -> list[str]:
     """What a reader of the JSON must not miss."""
     said = []
+    left_out = report.target.checkpoint.left_out if report.target.checkpoint is not None else ()
+    if left_out:
+        first = ", ".join(left_out[:3]) + ", ..." * (len(left_out) > 3)
+        said.append(f"the checkpoint's tensors beside the model's are left out: {len(left_out)} (first: {first})")
     engine = report.target.engine
     if engine is not None and engine.relative_error is not None:
         said.append(

@@ -158,3 +158,13 @@ def test_a_moving_average_that_is_not_there_is_refused(folder: Path, run: Callab
     result = run("audit", "audit.yaml", "--checkpoint", target, "--weights", "ema")
     assert result.exit_code == 3
     assert "leave out --weights ema" in result.stderr
+
+
+def test_what_is_left_out_is_in_the_report_and_on_the_screen(folder: Path, run: Callable[..., Any]) -> None:
+    tensors = {f"net.{name}": tensor for name, tensor in tiny.weights().items()}
+    torch.save({"state_dict": tensors | {"criterion.weight": torch.ones(3)}}, folder / "model.ckpt")
+    args = ("eigs", "audit.yaml", "--checkpoint", "model.ckpt")
+    assert "tensors beside the model's are left out: 1 (first: criterion.weight)" in run(*args).stdout
+    report = run(*args, "--json")
+    assert json.loads(report.stdout)["target"]["checkpoint"]["left_out"] == ["criterion.weight"]
+    assert "warning: the checkpoint's tensors beside the model's are left out: 1" in report.stderr

@@ -44,6 +44,17 @@ def test_prefixes_are_taken_away_where_the_names_match_then(tmp_path, name):
     assert holds(load(tmp_path / "w.pt")[0])
 
 
+def test_what_stands_beside_the_prefix_is_left_out_and_named(tmp_path):
+    torch.save(
+        {**prefixed("net."), "criterion.weight": torch.ones(3), "accuracy.tp": torch.zeros(3)}, tmp_path / "w.pt"
+    )
+    model, info = load(tmp_path / "w.pt")
+    assert holds(model)
+    assert info.left_out == ("criterion.weight", "accuracy.tp")
+    torch.save({**W, "criterion.weight": torch.ones(3)}, tmp_path / "w.pt")  # without a prefix, a part of the network
+    assert "it has 1 tensor that the model lacks (first: criterion.weight (3,))" in refusal(tmp_path / "w.pt")
+
+
 def test_a_model_that_has_the_prefix_itself_keeps_it(tmp_path):
     torch.save(Lightning().state_dict(), tmp_path / "w.pt")
     assert holds(load(tmp_path / "w.pt", Lightning())[0].net)
@@ -72,11 +83,6 @@ MISFITS = {
     "a name with the prefix and without": (
         {**prefixed("model."), "0.weight": torch.zeros(5, 4)},
         "its names match the model's under the prefix model., but some stand without it too (0.weight)",
-    ),
-    "more beside a prefix": (
-        {**prefixed("net."), "criterion.weight": torch.ones(3)},
-        "does not fit the model: it has 1 tensor that the model lacks (first: criterion.weight (3,)); all of the "
-        "model's are there: name in model.class_path what has the others too, or save the state dict of the model",
     ),
     "half under a prefix": (
         {"net.0.weight": W["0.weight"], "net.0.bias": W["0.bias"], "net.9.weight": W["2.weight"]},

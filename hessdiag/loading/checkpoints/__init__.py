@@ -76,8 +76,8 @@ def load_into(model: nn.Module, path: Path, shown: str, reading: Reading) -> tup
         contents = form.read(path, reading)
         refuse_quantised(contents.tensors)
         info = CheckpointInfo(shown, contents.format or form.name, sha256(form.files(path)))
-    load_weights(model, contents.tensors, shown)
-    return model, info
+    left_out = load_weights(model, contents.tensors, shown)
+    return model, replace(info, left_out=left_out)
 
 
 def load_whole(path: Path, shown: str, reading: Reading) -> tuple[nn.Module, CheckpointInfo]:

@@ -18,18 +18,21 @@ __all__ = ["load_weights"]
 Tensors = Mapping[str, Tensor]
 
 
-def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
+def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> tuple[str, ...]:
     """Copy the tensors into the model's parameters and buffers.
 
     Prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.``, Lightning's ``net.``, ...) are taken from the
     names where that gives every name of the model, and only there.
+
+    Returns:
+        The names of tensors that stand beside the model's under no such prefix, and are left out.
 
     Raises:
         CheckpointError: names, shapes or kinds of number differ from the model's.
     """
     expected = {name: item for name, item in model.state_dict().items() if isinstance(item, Tensor)}
     try:
-        tensors = align(tensors, _required(expected))
+        tensors, left_out = align(tensors, _required(expected))
     except CheckpointError as error:
         raise CheckpointError(f"{shown}: {error}") from error
     complaints = [
@@ -46,6 +49,7 @@ def load_weights(model: nn.Module, tensors: Tensors, shown: str) -> None:
         raise CheckpointError(
             f"{shown} does not fit the model: {'; '.join([*complaints, likely_cause(expected, tensors)])}"
         )
+    return left_out
 
 
 def _copy(model: nn.Module, tensors: Tensors, shown: str) -> tuple[list[str], list[str]]:

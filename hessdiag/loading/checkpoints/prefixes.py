@@ -16,12 +16,18 @@ __all__ = ["align", "likely_prefix"]
 _INNER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
-def align(tensors: Mapping[str, Tensor], required: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+def align(
+    tensors: Mapping[str, Tensor], required: Sequence[Sequence[str]]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors under the model's names: prefixes are taken away where that gives every name, and only there.
 
     Args:
         tensors: as the checkpoint names them.
         required: what fills the model, each with the names of which one suffices.
+
+    Returns:
+        The tensors, and the names of those that stand outside the prefix and are left out: a Lightning module's
+        class weights and metrics beside its network.
 
     Raises:
         CheckpointError: several prefixes give every name, or one does and a name stands without it too.
@@ -40,7 +46,7 @@ def align(tensors: Mapping[str, Tensor], required: Sequence[Sequence[str]]) -> d
             )
         if trained:
             return _without_average(names, trained[0], required)
-    return found
+    return found, ()
 
 
 def _complete(names: Collection[str], prefix: str, required: Sequence[Sequence[str]]) -> bool:
@@ -54,8 +60,10 @@ def _prefixes(names: Collection[str], required: Sequence[Sequence[str]]) -> list
     return ["", *dict.fromkeys(before)]
 
 
-def _without_average(found: dict[str, Tensor], prefix: str, required: Sequence[Sequence[str]]) -> dict[str, Tensor]:
-    """The names without the prefix; a moving average that stands complete beside them was not asked for."""
+def _without_average(
+    found: dict[str, Tensor], prefix: str, required: Sequence[Sequence[str]]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What stands under the prefix, and the names beside; a complete moving average there was not asked for."""
     prefixes = _prefixes(found, required) if required else []
     averages = [
         other for other in prefixes if other != prefix and _averaged(other) and _complete(found, other, required)
@@ -67,7 +75,8 @@ def _without_average(found: dict[str, Tensor], prefix: str, required: Sequence[S
             f"its names match the model's under the prefix {printable(prefix)}, but some stand without it too "
             f"({few(twice)}): save the state dict of the one that you mean alone"
         )
-    return {name.removeprefix(prefix): item for name, item in kept.items()}
+    inside = {name.removeprefix(prefix): item for name, item in kept.items() if name.startswith(prefix)}
+    return inside, tuple(printable(name) for name in kept if not name.startswith(prefix))
 
 
 def _averaged(prefix: str) -> bool:
