@@ -128,7 +128,7 @@ CHECKPOINTS = {
     "truncated": (lambda path: cut(path, 0.5), ["damaged torch file", "copy or save it again"]),
     "other shapes": (lambda path: torch.save(tiny.weights(7), path), ["3 tensors have another shape", "init_args"]),
     "other names": (
-        lambda path: torch.save({f"a.{name}": item for name, item in tiny.weights().items()}, path),
+        lambda path: torch.save({f"{name}.a": item for name, item in tiny.weights().items()}, path),
         ["lacks 4 of the model's 4 tensors", "has 4 tensors that the model lacks"],
     ),
     "NaN": (lambda path: torch.save(spoilt(float("nan")), path), ["NaN or infinite", "0.weight"]),
