@@ -5,8 +5,9 @@ The names below are loaded on first use, so that ``import hessdiag`` (and ``hess
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hessdiag.lazy import loader
 
 __version__ = "0.1.0"
 
@@ -43,13 +44,7 @@ if TYPE_CHECKING:
     from hessdiag.problem import Problem
     from hessdiag.workflows.audit import audit
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(globals(), _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hessdiag.lazy import loader
 
 _HOMES = {
     "Reading": "hessdiag.loading.checkpoints.contents",
@@ -17,10 +18,4 @@ if TYPE_CHECKING:
     from hessdiag.loading.checkpoints.contents import Reading
     from hessdiag.loading.problems import load, load_problem
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(globals(), _HOMES)

@@ -6,8 +6,9 @@ The names are loaded on first use: ``hessdiag.spec.names`` and ``parse_sigmas`` 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hessdiag.lazy import loader
 
 _HOMES = {
     "Spec": "hessdiag.spec.schema",
@@ -23,13 +24,7 @@ if TYPE_CHECKING:
     from hessdiag.spec.schema import Spec, json_schema
     from hessdiag.spec.sigmas import parse_sigmas
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = loader(globals(), _HOMES)
 
 
 def __dir__() -> list[str]:
