@@ -26,7 +26,7 @@ BROKEN = {
     "__import__('ctypes').CDLL(None).creat(b'leaked', 0o600)": "files were touched: ",
     "__import__('os').abort()": "exit -6: expected exit 0, 2 or 3",
     "while True: pass": "hung for 2 s",
-    "bytearray(3 << 29).count(1)": "GiB of memory",
+    "b'1' * (3 << 29)": "GiB of memory",
     "print('Traceback', file=__import__('sys').stderr)": "has something on stderr",
     "raise KeyboardInterrupt": "expected exit 0, 2 or 3",
     "raise ValueError('two' + chr(10) + 'lines')": "more than one line",
@@ -43,7 +43,8 @@ def with_code(folder, code):
 
 @pytest.mark.parametrize("code", BROKEN)
 def test_a_broken_promise_is_noticed(program, tmp_path, monkeypatch, code):
-    monkeypatch.setattr(fuzz_program, "SECONDS", 2.0)
+    if code == "while True: pass":  # the others may take what a busy machine needs
+        monkeypatch.setattr(fuzz_program, "SECONDS", 2.0)
     wrong = program.run(with_code(tmp_path, code), "trace", "audit.yaml", "--quiet")
     assert BROKEN[code] in "\n".join(wrong)
     assert program.run(with_code(tmp_path, "pass"), "trace", "audit.yaml", "--quiet") == []  # and the next run is well
