@@ -375,9 +375,10 @@ def _check_weights(outputs: Tensor, weight: tuple[float, ...] | None) -> None:
 
 
 def _check_tensors(name: str, outputs: Any, targets: Any) -> None:
-    for what, item in (("outputs", outputs), ("targets", targets)):
+    logits = ", or an output with .logits (a base model, without its head, has none)"
+    for what, item, others in (("outputs", outputs, logits), ("targets", targets, "")):
         if not isinstance(item, Tensor):
-            raise DataError(f"{name}: found {what} of type {type(item).__name__}, expected a tensor")
+            raise DataError(f"{name}: found {what} of type {type(item).__name__}, expected a tensor{others}")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -115,8 +115,10 @@ def _complaint(name: str, folder: Path, allowed: tuple[str, ...]) -> str | None:
             return None
         if path.is_dir():
             return f"found the folder {name!r}, expected a file"
-        if path.exists():
+        if path.is_file():
             return f"found the file {name!r}, expected a folder"
+        if path.exists():
+            return f"found {name!r}, which is neither a file nor a folder, expected a {' or a '.join(allowed)}"
         looked = "" if Path(name).is_absolute() else f" (looked in {path.parent if name[0] == '~' else folder})"
         return f"no such {allowed[0]}: {name!r}{looked}"
     except RuntimeError as error:  # "~somebody"

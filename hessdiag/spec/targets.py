@@ -78,6 +78,9 @@ class CheckpointTarget:
         data, faults = _mapping(self.data, "a mapping as under `data:` of a spec, with the key format")
         if data is None:
             return None, faults
+        if "format" not in data.value and data.child("data") is not None:
+            found = "found a whole spec, expected what stands under its `data:` alone"
+            return None, [*faults, data.place.fault(f"{found}; or give the spec itself with --checkpoint {self.path}")]
         here = Place(str(self.path))
         model = {"checkpoint": _node(str(self.path.absolute()), here)}
         if self.model is not None:
@@ -89,6 +92,7 @@ class CheckpointTarget:
 
 
 Target = SpecTarget | RunTarget | CheckpointTarget
+_SPECS = (".yaml", ".yml")
 
 
 def find_target(path: Path, *, model: str | None = None, data: Path | None = None, loss: str | None = None) -> Target:
@@ -100,6 +104,11 @@ def find_target(path: Path, *, model: str | None = None, data: Path | None = Non
     if data is not None:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder (looked in {path.absolute().parent})")
+        if path.suffix.lower() in _SPECS and path.is_file():
+            raise UsageError(
+                f"--data {data}: goes with a checkpoint, but {path} is by its name a spec, which says itself what "
+                "it is measured on (--set data.path=... overrides it)"
+            )
         return CheckpointTarget(path, data, model, loss)
     if (path / "last.safetensors").is_file() and (path / "spec.yaml").is_file():
         return RunTarget(path)

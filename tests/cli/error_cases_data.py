@@ -118,7 +118,7 @@ def write_bomb(path: Path) -> None:
 
 # -- images ------------------------------------------------------------------------------------------------
 
-IDX = "format: idx, path: sets"
+IDX = "format: idx, split: test, path: sets"
 IMAGES, LABELS = "sets/t10k-images-idx3-ubyte", "sets/t10k-labels-idx1-ubyte"
 
 
@@ -151,7 +151,7 @@ images("idx: as many axes as labels have", IDX, {**GOOD, IMAGES: idx(np.zeros(6)
 images("idx: other numbers of images and labels", IDX, {**GOOD, LABELS: idx(np.zeros(5))})
 images("idx: means of another number of channels", f"{IDX}, mean: [0.1, 0.2]", GOOD)
 
-CIFAR = "format: cifar, path: sets"
+CIFAR = "format: cifar, split: test, path: sets"
 RECORD = bytes(1 + 3072)
 
 

@@ -72,7 +72,6 @@ def test_messages(family, run, tmp_path, monkeypatch):
 
 # What no case provokes, by a part of its words, and why.
 NOT_PROVOKED = {
-    " has no attribute ": "for programmers",
     "a model that it does not name": "shown by inspect, no error",
     "exception occurred : ": "a regular expression",
     "WeightsUnpickler error: ": "taken out of torch's messages",

@@ -81,6 +81,10 @@ FAULTS = {
         "--loss crossentropy: loss: found 'crossentropy', expected cross_entropy,",
     ),
     "a spec with --model": (["audit.yaml", *OWN[:2]], "--model model.py:build: goes with a checkpoint and --data"),
+    "a spec with --data": (
+        ["audit.yaml", *OWN[2:]],
+        "--data sets/data.yaml: goes with a checkpoint, but audit.yaml is",
+    ),
     "a spec with --loss": (["audit.yaml", "--loss", "mse"], "--loss mse: goes with a checkpoint and --data"),
     "a checkpoint alone": (["weights.safetensors"], "weights.safetensors: by its name a checkpoint; expected a spec"),
     "a folder alone": (["."], ".: found a folder, expected a spec (a YAML file), a folder that `hessdiag nso train`"),
@@ -102,7 +106,8 @@ BAD_DATA = {
     "format: npz\npath: data.npz\ninputs: x\n": "1:1: data.targets: missing; expected the name of what the loss",
     "": "1:1: found an empty file; expected a mapping as under `data:` of a spec, with the key format",
     "- x": "1:1: found a list at the top; expected a mapping as under `data:` of a spec",
-    "data: {format: npz}": "1:1: data.format: missing; expected the format of the data",
+    "data: {format: npz}": "1:1: found a whole spec, expected what stands under its `data:` alone; or give the spec",
+    "path: data.npz": "1:1: data.format: missing; expected the format of the data",
 }
 
 

@@ -94,7 +94,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @recipe("data")
 def idx(folder: Path) -> tuple[str, ...]:
-    write_images(folder, "format: idx, path: data", 1)
+    write_images(folder, "format: idx, split: test, path: data", 1)
     (folder / "data").mkdir()
     images, labels = digits()
     (folder / "data" / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(images))
@@ -104,7 +104,7 @@ def idx(folder: Path) -> tuple[str, ...]:
 
 @recipe("data")
 def idx_gz(folder: Path) -> tuple[str, ...]:
-    write_images(folder, "format: idx, path: data, mean: [0.1307], std: [0.3081]", 1)
+    write_images(folder, "format: idx, split: test, path: data, mean: [0.1307], std: [0.3081]", 1)
     (folder / "data").mkdir()
     images, labels = digits()
     (folder / "data" / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images), mtime=0))

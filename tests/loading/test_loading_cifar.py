@@ -119,7 +119,9 @@ def add(archive, name, content, **attributes):
 
 
 def open_data(folder, **options):
-    return load_data(CifarData(format="cifar", path="data", **options), lambda name: folder / name)
+    return load_data(
+        CifarData(**{"format": "cifar", "path": "data", "split": "test", **options}), lambda name: folder / name
+    )
 
 
 def read(folder, **options):

@@ -40,7 +40,9 @@ def write(folder, prefix="t10k", mark="-", suffix="", count=7):
 
 
 def open_data(folder, **options):
-    return load_data(IdxData(format="idx", path="mnist", **options), lambda name: folder / name)
+    return load_data(
+        IdxData(**{"format": "idx", "path": "mnist", "split": "test", **options}), lambda name: folder / name
+    )
 
 
 def refusal(folder, **options):
@@ -86,7 +88,7 @@ def test_an_audit_of_the_loss(tmp_path):
     (tmp_path / "model.py").write_text(
         "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))\n"
     )
-    data = "data={format: idx, path: mnist, mean: [0.5], std: [0.25], batch_size: 3}"
+    data = "data={format: idx, path: mnist, split: test, mean: [0.5], std: [0.25], batch_size: 3}"
     problem = tiny.load(tmp_path / "audit.yaml", data, "model.checkpoint=null", dtype="float64")
     images, labels = pictures()
     pixels = (torch.from_numpy(images)[:, None].float() / 255 - 0.5) / 0.25

@@ -55,7 +55,10 @@ def test_a_spec_of_many_faults_tells_the_first_fifty(tmp_path):
     assert len(caught.value.diagnostics) == 200
 
 
-@pytest.mark.parametrize("data", ["{format: idx, path: sets}", "{format: cifar, path: sets/t10k-images-idx3-ubyte.gz}"])
+@pytest.mark.parametrize(
+    "data",
+    ["{format: idx, path: sets, split: test}", "{format: cifar, path: sets/t10k-images-idx3-ubyte.gz, split: test}"],
+)
 def test_zeros_after_a_gzipped_file_are_not_passed_over_one_by_one(tmp_path, data):
     spec = tiny.write(tmp_path)
     text = spec.read_text()

@@ -44,7 +44,7 @@ def header(report: Report, canvas: Canvas) -> Iterator[RenderableType]:
 
 
 def _checkpoint(target: Target) -> str:
-    return "live model" if target.checkpoint is None else target.checkpoint.path
+    return "none: the weights as they were built" if target.checkpoint is None else target.checkpoint.path
 
 
 def _data(data: DataInfo) -> str:

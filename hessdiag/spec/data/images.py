@@ -33,7 +33,7 @@ class IdxData(_Normalised):
 
     format: Literal["idx"] = Field(description="IDX files, as MNIST's.")
     path: Text = Field(description="The folder with the files, relative to the spec's folder.")
-    split: Side = Field(default="test", description="train (train-*) or test (t10k-*).")
+    split: Side = Field(default="train", description="train (train-*) or test (t10k-*).")
     inputs: OptionalText = Field(
         default=None,
         description="The file of images, as emnist-letters-test-images-idx3-ubyte.gz; omitted: by the split.",
@@ -49,7 +49,7 @@ class CifarData(_Normalised):
         description="The .tar.gz archive, or the folder with the files or with the folder that it unpacks to, relative "
         "to the spec's folder."
     )
-    split: Side = Field(default="test", description="train or test.")
+    split: Side = Field(default="train", description="train or test.")
     labels: Annotated[Literal["fine", "coarse"], one_of(Literal["fine", "coarse"])] = Field(
         default="fine", description="Of CIFAR-100: the 100 classes, or the 20 superclasses."
     )
