@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import struct
 import tomllib
@@ -253,8 +254,29 @@ def test_data_are_asked(bare, run, name):
     write(bare)
     spec = written(run, "--checkpoint", "weights.safetensors", "--data", path, "--model", "net.py:build")
     assert {key: getattr(spec.data, key) for key in expected} == expected
+    assert {key for key, value in expected.items() if value is not None} <= spec.data.model_fields_set  # no defaults
     assert spec.loss.name == loss
     assert "\x1b" not in Path("audit.yaml").read_text()
+
+
+BATCHED = """
+import numpy as np, torch
+from torch.utils.data import DataLoader, TensorDataset
+def make():
+    arrays = np.load("data.npz")
+    pairs = TensorDataset(torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"]))
+    return {returned}
+"""
+
+
+@pytest.mark.parametrize("returned", ["pairs", "DataLoader(pairs, batch_size=8)", "[pairs[:8], pairs[8:]]"])
+def test_whatever_a_function_returns_is_measured_at_once(bare, run, returned):
+    (bare / "loader.py").write_text(BATCHED.replace("{returned}", returned))
+    spec = written(run, "--checkpoint", "weights.safetensors", "--data", "loader.py:make")
+    assert "batch_size" not in spec.data.model_fields_set
+    assert "# batch_size: 256" in Path("audit.yaml").read_text()
+    result = run("eigs", "audit.yaml", "--top", "1", "--quiet")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_parquet_is_asked(bare, run):
@@ -266,9 +288,9 @@ def test_parquet_is_asked(bare, run):
     assert (spec.data.format, spec.data.targets, spec.loss.name) == ("parquet", "label", "mse")
 
 
-def hugging_face(folder: Path, architecture: str, *, tokenizer: bool) -> None:
+def hugging_face(folder: Path, architecture: str, *, tokenizer: bool, **more: object) -> None:
     (folder / "model").mkdir()
-    config = {"architectures": [architecture], "model_type": "gpt2"}
+    config = {"architectures": [architecture], "model_type": "gpt2", **more}
     (folder / "model" / "config.json").write_text(json.dumps(config))
     save_file(tiny.weights(), folder / "model" / "model.safetensors", {"format": "pt"})
     if tokenizer:
@@ -283,6 +305,49 @@ def test_a_hugging_face_folder_needs_no_factory(bare, run):
     assert (spec.data.format, spec.data.split, spec.data.tokenizer) == ("hf", "train", "model")
     assert spec.data.inputs == ["premise", "hypothesis"] or spec.data.inputs == ("premise", "hypothesis")
     assert (spec.data.targets, spec.loss.name) == ("label", "cross_entropy")
+
+
+USUAL = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+PICTURES = {
+    "a square": ({"size": {"height": 8, "width": 8}, **HALVES}, {}, (8, 8), ((0.5,) * 3, (0.25,) * 3)),
+    "a number": ({"size": 8, "image_mean": 0.5, "image_std": 1e-05}, {"image_size": 9}, (8, 8), ((0.5,), (1e-05,))),
+    "a shorter side and a crop": (
+        {"size": {"shortest_edge": 10}, "crop_size": {"height": 8, "width": 8}, "image_mean": [0.5]},
+        {},
+        (10, 8),
+        USUAL,
+    ),
+    "a crop that is not taken": ({"size": 12, "crop_size": 8, "do_center_crop": False}, {}, (12, 12), USUAL),
+    "a crop alone": ({"crop_size": 8}, {}, (8, 8), USUAL),
+    "not normalised": ({"size": 8, "do_normalize": False, **HALVES}, {}, (8, 8), (None, None)),
+    "only the network's size": ({}, {"image_size": 8}, (8, 8), USUAL),
+    "the network's size by side": ({}, {"image_size": [8, 8]}, (8, 8), USUAL),
+    "no square": ({"size": {"height": 8, "width": 6}}, {"image_size": [8, 6]}, (256, 224), USUAL),
+    "nonsense": (
+        {"size": -1, "crop_size": True, "image_mean": [float("nan")] * 3, "image_std": [10**400, 0, "1"]},
+        {"image_size": 10**100},
+        (256, 224),
+        USUAL,
+    ),
+    "no numbers": ({"size": {}, "image_mean": [], "image_std": []}, {"image_size": []}, (256, 224), USUAL),
+    "no JSON": ("{", {"image_size": 8}, (8, 8), USUAL),
+    "nothing": (None, {}, (256, 224), USUAL),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_become_what_the_model_was_trained_on(bare, run, name):
+    processor, config, sizes, normalised = PICTURES[name]
+    hugging_face(bare, "ViTForImageClassification", tokenizer=False, **config)
+    if processor is not None:
+        content = processor if isinstance(processor, str) else json.dumps(processor)
+        (bare / "model" / "preprocessor_config.json").write_text(content)
+    write_images(bare)
+    transform = written(run, "--checkpoint", "model", "--data", "pictures").data.transform
+    assert (transform.resize, transform.crop) == sizes
+    assert (transform.mean, transform.std) == normalised
+    assert ("ImageNet's usual values" in Path("audit.yaml").read_text()) == (normalised == USUAL)
 
 
 def test_a_language_model_is_its_own_target(bare, run):
@@ -343,6 +408,10 @@ BAD = {
     "junk as data": (["--data", "junk"], 3, "no known format"),
     "cut data": (["--data", "cut.npz"], 3, "damaged"),
     "a folder of something else": (["--data", "."], 3, "no known format"),
+    "a spec as data": (["--data", "mine.yaml"], 3, "found a YAML file, as a spec is"),
+    "a spec on one line": (["--data", "flow.yml"], 3, "found a YAML file, as a spec is"),
+    "a pipe as data": (["--data", "pipes/x.npy"], 2, "found neither a file nor a folder"),
+    "a pipe in a folder": (["--data", "pipes"], 3, "holds 'x.npy', which is neither a file nor a folder"),
     "out is a folder": (["--out", "."], 2, "found a folder"),
     "out in a file": (["--out", "model.py/a.yaml"], 2, "could not be written"),
     "a refused checkpoint": (["--checkpoint", "m.gguf"], 3, "GGUF"),
@@ -356,6 +425,10 @@ BAD = {
 def test_bad_input(bare, run, name):
     (bare / "junk").write_bytes(bytes(range(128, 256)) * 9)
     (bare / "cut.npz").write_bytes((bare / "data.npz").read_bytes()[:200])
+    (bare / "mine.yaml").write_text("model:\n  class_path: model.py:build\n")
+    (bare / "flow.yml").write_text("{model: {checkpoint: a.pt}}")
+    (bare / "pipes").mkdir()
+    os.mkfifo(bare / "pipes" / "x.npy")
     (bare / "m.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(100))
     args, code, words = BAD[name]
     result = run("init", *args)

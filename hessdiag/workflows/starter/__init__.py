@@ -55,7 +55,7 @@ def starter_spec(out: Path, *, checkpoint: Path | None, data: str | None, model:
     found = None if checkpoint is None else _inspected(checkpoint)
     usual = None if checkpoint is None else default_loss(checkpoint)
     tokenizer = checkpoint is not None and any((checkpoint / name).is_file() for name in _TOKENIZERS)
-    fits = Model(shown(checkpoint) if checkpoint is not None and tokenizer else None, usual == "causal_lm")
+    fits = Model(shown(checkpoint) if checkpoint is not None and tokenizer else None, usual == "causal_lm", checkpoint)
     guess = no_data() if data is None else guess_data(data, shown, fits)
     lines = [
         remark("A starter spec by `hessdiag init`: look through it, then", 0),
@@ -64,7 +64,7 @@ def starter_spec(out: Path, *, checkpoint: Path | None, data: str | None, model:
         *model_lines(found, checkpoint, model, folder, shown),
         Line("data:", indent=0),
         *guess.lines,
-        Line("batch_size: 256", "changes time and memory, never the result"),
+        guess.batch_size,
         Line("# max_examples: 1000", "a random subset; omitted: all"),
         _loss(usual, guess.targets, output_width(found)),
         *_AUDIT,

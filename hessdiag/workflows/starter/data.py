@@ -22,6 +22,7 @@ __all__ = ["guess_data", "no_data"]
 _GZIP = b"\x1f\x8b"
 _TEXT = {".csv", ".tsv", ".txt", ".dat"}
 _JSON = {".jsonl", ".json", ".ndjson"}
+_YAML = {".yaml", ".yml"}
 
 
 def guess_data(named: str, shown: Callable[[Path], str], model: Model) -> DataGuess:
@@ -43,7 +44,8 @@ def guess_data(named: str, shown: Callable[[Path], str], model: Model) -> DataGu
     if path.is_dir():
         return guess_folder(path, shown, model)
     if not path.is_file():
-        raise UsageError(f"{named}: no such file or folder (looked in {path.absolute().parent})")
+        fault = "found neither a file nor a folder" if path.exists() else "no such file or folder"
+        raise UsageError(f"{named}: {fault} (looked in {path.absolute().parent})")
     try:
         return _file(path, shown, model)
     except OSError as error:
@@ -77,6 +79,8 @@ def _file(path: Path, shown: Callable[[Path], str], model: Model) -> DataGuess:
         return guess_idx(path.parent, shown(path.parent))
     if name.startswith("cifar") and name.endswith((".tar.gz", ".tgz", ".tar")):
         return guess_cifar(shown(path))
+    if suffix in _YAML:
+        raise DataError(f"{path}: found a YAML file, as a spec is; expected the data themselves, as a spec names them")
     if suffix in _JSON or head.lstrip().startswith(b"{"):
         return guess_jsonl(path, shown(path), model)
     if suffix in _TEXT:
@@ -89,7 +93,10 @@ def _file(path: Path, shown: Callable[[Path], str], model: Model) -> DataGuess:
 
 def _python(reference: str) -> DataGuess:
     about, where = place("python", reference)
-    return DataGuess([about, Line(where.content, "returns a Dataset, a DataLoader, or an iterable of batches")])
+    lines = [about, Line(where.content, "returns a Dataset, a DataLoader, or an iterable of batches")]
+    return DataGuess(
+        lines, batch_size=Line("# batch_size: 256", "for a Dataset; a DataLoader or batches have their own")
+    )
 
 
 def _holds_arrays(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hessdiag.errors import DataError
 from hessdiag.workflows.starter.arrays import guess_npy_folder
 from hessdiag.workflows.starter.guess import DataGuess, place
+from hessdiag.workflows.starter.pictures import transform_lines
 from hessdiag.workflows.starter.records import Model, guess_dataset
 from hessdiag.workflows.starter.tables import guess_parquet
 from hessdiag.workflows.starter.text import Line
@@ -44,6 +45,7 @@ def guess_folder(folder: Path, shown: Shown, model: Model) -> DataGuess:
 
 def _known(folder: Path, shown: Shown, model: Model) -> DataGuess | None:
     names = set(_names(folder))
+    _refuse_pipes(folder, names)
     if names & {"dataset_dict.json", "dataset_info.json"}:
         return guess_dataset(folder, shown(folder), model)
     if any(name.endswith("_A.txt") for name in names):
@@ -56,7 +58,16 @@ def _known(folder: Path, shown: Shown, model: Model) -> DataGuess | None:
         return guess_parquet(folder, shown(folder))
     if any(name.endswith(".npy") for name in names):
         return guess_npy_folder(folder, shown(folder))
-    return _imagefolder(folder, shown(folder))
+    return _imagefolder(folder, shown(folder), model)
+
+
+def _refuse_pipes(folder: Path, names: set[str]) -> None:
+    for path in (folder / name for name in sorted(names)):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(
+                f"{folder}: holds {path.name!r}, which is neither a file nor a folder, and whose reader may wait for "
+                "ever: delete it"
+            )
 
 
 def guess_idx(folder: Path, shown: str) -> DataGuess:
@@ -84,7 +95,7 @@ def _tudataset(folder: Path, shown: str, names: set[str]) -> DataGuess:
     return DataGuess([*place("tudataset", shown), task], "integers")
 
 
-def _imagefolder(folder: Path, shown: str) -> DataGuess | None:
+def _imagefolder(folder: Path, shown: str, model: Model) -> DataGuess | None:
     """Classes in the folder itself, or in a split's."""
     split: list[Line] = []
     if not _holds_classes(folder):
@@ -93,14 +104,7 @@ def _imagefolder(folder: Path, shown: str) -> DataGuess | None:
             return None
         name = next((name for name in _TRAIN if name in splits), splits[0])
         split = [Line(f"split: {name}", f"one of {', '.join(splits)}")]
-    transform = [
-        Line("transform:", "as the network was trained or tested; these are ImageNet's usual values"),
-        Line("resize: 256", indent=4),
-        Line("crop: 224", indent=4),
-        Line("mean: [0.485, 0.456, 0.406]", indent=4),
-        Line("std: [0.229, 0.224, 0.225]", indent=4),
-    ]
-    return DataGuess([*place("imagefolder", shown), *split, *transform], "integers")
+    return DataGuess([*place("imagefolder", shown), *split, *transform_lines(model.folder)], "integers")
 
 
 def _holds_classes(folder: Path) -> bool:

@@ -18,14 +18,21 @@ _TARGETS = ("y", "targets", "target", "labels", "label", "y_train", "train_label
 _INPUTS = ("x", "inputs", "input", "images", "image", "features", "data", "x_train", "train_images", "arr_0")
 _TRANSFORMER = ("input_ids", "attention_mask", "token_type_ids", "pixel_values", "input_features")
 _SHOWN = 30  # names in a remark; a table can have thousands
+_BATCH_SIZE = Line("batch_size: 256", "changes time and memory, never the result")
 
 
 @dataclass(frozen=True)
 class DataGuess:
-    """What stands under ``data:``, remarks included, and the kind of the targets, None where it is not known."""
+    """What stands under ``data:``, remarks included.
+
+    Attributes:
+        targets: their kind, None where it is not known.
+        batch_size: the line that sets it.
+    """
 
     lines: Sequence[Line]
     targets: Kind | None = None
+    batch_size: Line = _BATCH_SIZE
 
 
 def pick(names: Sequence[str]) -> tuple[Names, str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 from hessdiag.errors import DataError
 from hessdiag.workflows.starter.columns import ROWS, Columns, begin_of, classes, kind_of, words_for
 from hessdiag.workflows.starter.guess import DataGuess, Kind, Names, choice, described, pick, place
+from hessdiag.workflows.starter.json_files import read_json
 from hessdiag.workflows.starter.text import FILL_IN, Line, flow
 
 __all__ = ["Model", "guess_dataset", "guess_jsonl"]
@@ -23,17 +24,23 @@ _PAIRS = (
     ("text_a", "text_b"),
 )
 _TEXTS = ("text", "sentence", "content", "document", "review", "prompt", "question")
-_MOST_BYTES = 1 << 24
 _INTEGERS = ("int", "uint", "bool")
 _SPLITS = ("train", "training")
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the checkpoint says that the data must fit: its tokenizer's folder, and whether it predicts tokens."""
+    """What the checkpoint says that the data must fit.
+
+    Attributes:
+        tokenizer: the folder of its tokenizer, as the spec names it.
+        causal: whether it predicts tokens.
+        folder: its own, where it is one.
+    """
 
     tokenizer: str | None = None
     causal: bool = False
+    folder: Path | None = None
 
 
 def guess_jsonl(path: Path, shown: str, model: Model) -> DataGuess:
@@ -51,13 +58,13 @@ def guess_jsonl(path: Path, shown: str, model: Model) -> DataGuess:
 
 def guess_dataset(folder: Path, shown: str, model: Model) -> DataGuess:
     """What ``save_to_disk`` wrote: its own JSON files tell everything."""
-    splits = _json(folder / "dataset_dict.json").get("splits")
+    splits = read_json(folder / "dataset_dict.json").get("splits")
     split: list[Line] = []
     if isinstance(splits, list) and splits:
         name = next((name for name in _SPLITS if name in splits), str(splits[0]))
         split = [Line(f"split: {flow(name)}", f"one of {', '.join(map(str, splits))}")]
         folder = folder / name
-    features = _json(folder / "dataset_info.json").get("features")
+    features = read_json(folder / "dataset_info.json").get("features")
     if not isinstance(features, dict) or not features:
         raise DataError(f"{shown}: its dataset_info.json names no features: save the dataset again (save_to_disk)")
     kinds, what = _features(features)
@@ -146,12 +153,3 @@ def _target_kind(targets: str | None, kinds: Mapping[str, Kind], model: Model) -
     if targets is None:
         return "integers" if model.causal else None
     return kinds[targets]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
