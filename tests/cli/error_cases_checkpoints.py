@@ -165,8 +165,14 @@ of_checkpoint(
 )
 of_checkpoint("a bare pickle that torch.save did not write", raw(pickle.dumps({"lr": 0.1}, 2)))
 of_checkpoint("a bare pickle of arrays", raw(pickle.dumps({"model": {"0.weight": np.zeros(2)}}, 2)))
+of_checkpoint("a bare pickle of tensors", raw(pickle.dumps(W(), 2)))
+of_checkpoint("a network that the script that saved it defined", lambda path: of_a_script(path))
+of_checkpoint(
+    "a network that the script that saved it defined, trusted", lambda path: of_a_script(path), "--trust-checkpoint"
+)
 of_checkpoint("a pickle of a later protocol", saved(W(), pickle_protocol=4))
 of_checkpoint("a torch.distributed folder", folder(__metadata=b"x", __0_0__distcp=b"x"))
+of_checkpoint("a torch.distributed folder with a payload", folder(__metadata=pickle.dumps(Runs())))
 of_checkpoint(
     "a torch.distributed folder that is damaged",
     folder(__metadata=b"x"),
@@ -209,11 +215,12 @@ def exported(path: Path, training: bool = False) -> None:
     path.with_suffix(".pt2").rename(path)
 
 
-def unknown_code(path: Path) -> None:
-    torch.save(tiny.network(), path)
-    content = path.read_bytes()
-    path.write_bytes(content)
-    rezipped(lambda r: r.update({"saved/data.pkl": b"\x80\x02cnets_of_mine\nNet\n)\x81."}))(path)
+def unknown_code(path: Path, module: bytes = b"nets_of_mine") -> None:
+    rezipped(lambda r: r.update({"saved/data.pkl": b"\x80\x02c%b\nNet\n)\x81." % module}))(path)
+
+
+def of_a_script(path: Path) -> None:
+    unknown_code(path, b"__main__")
 
 
 for title, name in {
@@ -301,6 +308,11 @@ of_checkpoint(
 )
 of_checkpoint(
     "GPTQ", tensors({"0.qweight": Q.to(torch.int32), "0.g_idx": torch.ones(5, dtype=torch.int32)}), family="misfits"
+)
+of_checkpoint(
+    "dynamically quantised",
+    saved({"0.scale": torch.ones(()), "0._packed_params._packed_params": (torch.ones(5, 4), None)}),
+    family="misfits",
 )
 of_checkpoint("scaled int8", tensors({"0.weight": Q, "0.weight_scale": torch.ones(5)}), family="misfits")
 

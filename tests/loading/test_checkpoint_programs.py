@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -164,11 +167,11 @@ def test_a_payload_in_a_program_does_not_run(tmp_path):
     evil, _ = payloads(tmp_path / "RAN")["system"]
     torch.save(evil, tmp_path / "evil.pt")
     with zipfile.ZipFile(tmp_path / "evil.pt") as archive:
-        pickle = archive.read("evil/data.pkl")
+        content = archive.read("evil/data.pkl")
     for name in ("constants.pkl", "archive_format"):
         with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
             for record in ("data.pkl", name, "data/sample_inputs/model.pt"):
-                archive.writestr(f"program/{record}", pickle)
+                archive.writestr(f"program/{record}", content)
         assert "which is a program" in refusal(tmp_path / "program.pt")
     assert "posix.system" in unsafe_globals(tmp_path / "evil.pt")
     assert not (tmp_path / "RAN").exists()
@@ -196,6 +199,96 @@ def test_a_module_whose_code_is_gone(tmp_path, monkeypatch):
         "could not be unpickled (ModuleNotFoundError: No module named 'own_models'): the code that it was saved with "
         "must be importable under the same names: put its folder on PYTHONPATH, or save the weights alone"
     ) in refusal(tmp_path / "w.pt", trust=True)
+
+
+@pytest.fixture
+def path_of_imports(monkeypatch):
+    """As it is for the installed program: without the current folder."""
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(Path.cwd()))])
+    yield sys.path
+    for name in [name for name in sys.modules if name.startswith("beside_")]:
+        del sys.modules[name]
+
+
+def pickled_beside(folder: Path, code: str, where: Path | None = None) -> Path:
+    """A network whose class a file in ``where`` defines, saved into ``folder`` by another process."""
+    where = where or folder
+    for each in (folder, where):
+        each.mkdir(exist_ok=True)
+    (where / "beside_net.py").write_text(f"from torch import nn\nclass Net(nn.Linear):\n    {code}\n")
+    command = f"import beside_net, torch; torch.save(beside_net.Net(4, 3), {str(folder / 'w.pt')!r})"
+    subprocess.run([sys.executable, "-c", command], cwd=where, check=True, timeout=120)
+    return folder / "w.pt"
+
+
+@pytest.mark.parametrize("beside", ["checkpoint", "current folder"])
+def test_trusted_code_is_found_beside_the_checkpoint_and_in_the_current_folder(
+    tmp_path, monkeypatch, path_of_imports, beside
+):
+    where = tmp_path / ("there" if beside == "checkpoint" else "here")
+    path = pickled_beside(tmp_path / "there", "sign = 1", where)
+    (tmp_path / "here").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "here")
+    before = path_of_imports.copy()
+    assert load_whole(path, "w.pt", Reading(trust=True))[0].sign == 1
+    assert path_of_imports == before
+
+
+def test_two_checkpoints_each_with_code_of_one_name(tmp_path, path_of_imports):
+    for sign in (1, -1, 1):
+        path = pickled_beside(tmp_path / f"of{sign}", f"sign = {sign}")
+        assert load_whole(path, "w.pt", Reading(trust=True))[0].sign == sign
+
+
+def test_what_only_the_script_that_saved_it_has(tmp_path, monkeypatch):
+    """The class is in ``__main__`` while it is saved, and not when it is read."""
+    lost = type("Lost", (nn.Linear,), {"__module__": "__main__"})
+    with monkeypatch.context() as patch:
+        patch.setattr("__main__.Lost", lost, raising=False)
+        torch.save(lost(4, 3), tmp_path / "w.pt")
+        assert refusal(tmp_path / "w.pt").endswith(TRUST)
+        assert type(load_whole(tmp_path / "w.pt", "w.pt", Reading(trust=True))[0]) is lost
+    why = (
+        "the script that saved it defined Lost, so that only that script can save the weights again: "
+        "torch.save(model.state_dict(), ...) or safetensors"
+    )
+    assert refusal(tmp_path / "w.pt") == (
+        f"w.pt: refused: its pickle calls __main__.Lost, and nothing in a checkpoint is run. Besides, {why}"
+    )
+    assert refusal(tmp_path / "w.pt", trust=True) == f"w.pt: could not be unpickled: {why}"
+
+
+# -- pickles that torch.save did not write -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_bare_pickle_of_tensors_is_read_with_trust(tmp_path, protocol):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"state_dict": tiny.weights()}, protocol))
+    assert refusal(tmp_path / "w.pkl").endswith(
+        f"torch.storage._load_from_bytes, and nothing in a checkpoint is run. {TRUST}"
+    )
+    model, info = load(tmp_path / "w.pkl", trust=True)
+    assert holds(model)
+    assert info.format == "state_dict"
+
+
+def test_a_bare_pickle_of_a_network_is_read_with_trust(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(tiny.network()))
+    said = refusal(tmp_path / "w.pkl")
+    assert "refused: a whole pickled torch.nn.modules.container.Sequential" in said
+    assert said.endswith(TRUST)
+    model, info = load_whole(tmp_path / "w.pkl", "w.pkl", Reading(trust=True))
+    assert holds(model)
+    assert info.format == "pickled-module"
+
+
+def test_a_bare_pickle_of_tensors_and_a_payload_is_not_to_be_trusted(tmp_path):
+    evil, name = payloads(tmp_path / "RAN")["system"]
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({**tiny.weights(), "evil": evil}))
+    said = refusal(tmp_path / "w.pkl")
+    assert f"{name}, and nothing in a checkpoint is run. No weights need that: do not trust this file" in said
+    assert "--trust-checkpoint" not in said
+    assert not (tmp_path / "RAN").exists()
 
 
 # -- torch.distributed.checkpoint --------------------------------------------------------------------------
@@ -242,13 +335,19 @@ def test_an_accelerate_folder_with_shards(tmp_path):
 
 
 def test_shards_are_refused_without_trust(tmp_path):
-    import pickle
+    assert refusal(shards(tmp_path / "step_3", W)) == (
+        "step_3: refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle that can run "
+        f"anything, and nothing in a checkpoint is run. {TRUST}"
+    )
 
+
+def test_shards_with_a_payload_are_not_to_be_trusted(tmp_path):
     folder = shards(tmp_path / "step_3", W)
     (folder / ".metadata").write_bytes(pickle.dumps(payloads(tmp_path / "RAN")["system"][0]))
     assert refusal(folder) == (
-        "step_3: refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle that can run "
-        f"anything, and nothing in a checkpoint is run. {TRUST}"
+        "step_3: refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle, calls posix.system, "
+        "and nothing in a checkpoint is run. No weights need that: do not trust this folder unless you know who made "
+        f"it. {ALONE}"
     )
     assert not (tmp_path / "RAN").exists()
 

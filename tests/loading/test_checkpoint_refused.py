@@ -335,3 +335,17 @@ class Tagged(torch.Tensor):
 def test_a_call_of_a_call_is_refused_too(tmp_path):
     torch.save({"model": W, "a": Calls(getattr, Settings, "mro")}, tmp_path / "w.pt")
     assert "builtins.getattr" in refusal(tmp_path / "w.pt")
+
+
+# -- quantised ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_a_dynamically_quantised_network_s_state(tmp_path):
+    packed = (torch.quantize_per_tensor(torch.ones(5, 4), 0.1, 0, torch.qint8), torch.ones(5))
+    state = {"0.scale": torch.ones(()), "0.zero_point": torch.zeros((), dtype=torch.int64)}
+    state |= {"0._packed_params.dtype": torch.qint8, "0._packed_params._packed_params": packed}
+    torch.save(state, tmp_path / "w.pt")
+    assert "refused: the weights are quantised (by torch: 1 tensor such as 0._packed_params._packed_params)" in refusal(
+        tmp_path / "w.pt"
+    )

@@ -300,3 +300,25 @@ def test_inspect_tells_what_the_config_calls_quantised(folder):
     refusal = inspect(folder / "bert", "bert", Reading()).refusal
     assert refusal is not None
     assert refusal.reason.startswith("refused: the weights are quantised (gptq)")
+
+
+@pytest.mark.parametrize("part", ["AutoConfig", "PreTrainedModel", "BertForSequenceClassification"])
+def test_a_torchvision_that_takes_transformers_down(folder, monkeypatch, part):
+    """Transformers imports its parts when they are asked for, and each may fail then."""
+    import transformers
+
+    lazy = type(transformers).__getattr__
+
+    def fail(module, name):
+        if name == part:
+            raise ModuleNotFoundError(f"Could not import module {name!r}.") from RuntimeError(
+                "operator torchvision::nms does not exist"
+            )
+        return lazy(module, name)
+
+    monkeypatch.delitem(vars(transformers), part, raising=False)
+    monkeypatch.setattr(type(transformers), "__getattr__", fail)
+    with pytest.raises(MissingExtraError) as caught:
+        load(folder, "bert")
+    assert str(caught.value).startswith("a Hugging Face model: the installed torchvision cannot be imported")
+    assert caught.value.exit_code == 3

@@ -74,7 +74,7 @@ def load_into(model: nn.Module, path: Path, shown: str, reading: Reading) -> tup
         if form.build is not None and form.on_a_model:
             return _built(form, path, shown, replace(reading, model=model))
         contents = form.read(path, reading)
-        refuse_quantised(contents.tensors)
+        refuse_quantised(contents.tensors, contents.besides)
         info = CheckpointInfo(shown, contents.format or form.name, sha256(form.files(path)))
     left_out = load_weights(model, contents.tensors, shown)
     return model, replace(info, left_out=left_out)

@@ -11,9 +11,9 @@ import numpy as np
 
 from hessdiag.errors import UsageError
 from hessdiag.loading.checkpoints.pickles import Look, reachable
-from hessdiag.loading.checkpoints.words import printable
+from hessdiag.loading.checkpoints.words import ALONE, printable
 
-__all__ = ["BLOCKED", "dangerous", "fillable", "import_globals", "stand_ins"]
+__all__ = ["BLOCKED", "dangerous", "do_not_trust", "fillable", "import_globals", "stand_ins"]
 
 BLOCKED = frozenset({"nt", "os", "posix", "sys"})
 """Modules of which torch lets no pickle call anything, whoever allows it."""
@@ -35,6 +35,11 @@ def dangerous(name: str) -> bool:
     """Whether a global is one by which a pickle takes over a machine, and which no honest checkpoint holds."""
     module, _, rest = name.partition(".")
     return rest in _DANGEROUS_BUILTINS if module == "builtins" else module in _DANGEROUS
+
+
+def do_not_trust(what: str = "file") -> str:
+    """What to say of a checkpoint that calls what is dangerous."""
+    return f"No weights need that: do not trust this {what} unless you know who made it. {ALONE}"
 
 
 def import_globals(names: Sequence[str]) -> list[tuple[Any, str]]:

@@ -8,15 +8,18 @@ import warnings
 from pathlib import Path
 
 from hessdiag.errors import CheckpointError, RefusedError
+from hessdiag.loading.checkpoints.allowed import dangerous, do_not_trust
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
+from hessdiag.loading.checkpoints.pickles import unsafe_globals
 from hessdiag.loading.checkpoints.state_dict import load_pickle
-from hessdiag.loading.checkpoints.words import ALONE
+from hessdiag.loading.checkpoints.words import ALONE, few
 from hessdiag.loading.checkpoints.wrapped import unwrap
 from hessdiag.memory import out_of_memory
 
 __all__ = ["FORMAT"]
 
 _METADATA = ".metadata"
+_MOST_NAMED = 20
 _INSIDE = "pytorch_model_fsdp_0"  # where Accelerate puts it in what save_state writes
 
 
@@ -40,6 +43,12 @@ def _read(path: Path, reading: Reading) -> Contents:
         CheckpointError: without trust; damaged; or without the weights that are asked for.
     """
     if not reading.trust:
+        called = unsafe_globals(_folder(path) / _METADATA)
+        if any(map(dangerous, called)):
+            raise RefusedError(
+                "refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle, calls "
+                f"{few(called, _MOST_NAMED)}, and nothing in a checkpoint is run. {do_not_trust('folder')}"
+            )
         raise RefusedError(
             "refused: a torch.distributed.checkpoint folder, whose .metadata is a raw pickle that can run anything, "
             f"and nothing in a checkpoint is run. {ALONE}; or, if you trust whoever made it, --trust-checkpoint"

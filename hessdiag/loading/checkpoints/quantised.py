@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -45,8 +45,12 @@ def refuse_quantisation(config: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_quantised(tensors: Mapping[str, Tensor]) -> None:
+def refuse_quantised(tensors: Mapping[str, Tensor], besides: Collection[str] = ()) -> None:
     """Refuse the integers and scales of a quantised network.
+
+    Args:
+        tensors: the weights by name.
+        besides: the names of what stands among them and is no tensor.
 
     Raises:
         RefusedError: there are such tensors; names the method, their count and the first.
@@ -56,6 +60,7 @@ def refuse_quantised(tensors: Mapping[str, Tensor]) -> None:
         if found and _beside_packed(found[0].removesuffix(ending), tensors):
             raise RefusedError(_refusal(method, len(found), found[0]))
     found = [name for name, item in tensors.items() if item.is_quantized]
+    found += [name for name in besides if name.endswith("._packed_params")]  # a layer's weight and bias in one
     if found:
         raise RefusedError(_refusal("by torch", len(found), found[0]))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hessdiag.errors import CheckpointError, HessdiagError, RefusedError
-from hessdiag.loading.checkpoints.allowed import dangerous, fillable, import_globals, stand_ins
+from hessdiag.loading.checkpoints.allowed import dangerous, do_not_trust, fillable, import_globals, stand_ins
 from hessdiag.loading.checkpoints.archives import (
     PICKLE,
     ZIP,
@@ -25,6 +25,7 @@ from hessdiag.loading.checkpoints.archives import (
 )
 from hessdiag.loading.checkpoints.contents import Contents, Format, Glimpse, Reading
 from hessdiag.loading.checkpoints.pickles import Look
+from hessdiag.loading.checkpoints.trusted import TENSORS, importable, lost_with_script, read_pickle
 from hessdiag.loading.checkpoints.words import ALONE, few, printable
 from hessdiag.loading.checkpoints.wrapped import LIGHTNING_WEIGHTS, is_lightning, unwrap
 from hessdiag.memory import available_memory, out_of_memory
@@ -72,9 +73,7 @@ def load_pickle(path: Path, reading: Reading) -> Any:
             f"damaged or refused: its pickle asks for more memory than is free, in a file of {path.stat().st_size} "
             "bytes: copy or save it again"
         ) from error
-    if not (is_archive(path) or written_by_torch(looks(path))):
-        raise CheckpointError(_of_another_program())
-    return _load(path, weights_only=False)
+    return _load_trusted(path)
 
 
 class _WouldRunError(RefusedError):
@@ -91,8 +90,8 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
         names = {name for _, name in allowed}
         refused = [name for name in refused if name not in names]
     refused = list(dict.fromkeys(refused))
-    if refused and not (is_archive(path) or written_by_torch(seen) or any(map(dangerous, refused))):
-        # No way on is told: torch would not read it either.
+    if refused and not (_readable(path, seen) or any(map(dangerous, refused))):
+        # No way on is told: it holds no tensors.
         raise _WouldRunError(f"refused: {_of_another_program()}. Its pickle calls {few(refused, _MOST_NAMED)}")
     if refused:
         raise _WouldRunError(_refusal(refused, _contents(seen)))
@@ -105,7 +104,7 @@ def _load_safely(path: Path, allowed: list[tuple[Any, str]]) -> Any:
         )
     _check_storages(path, seen)
     with _only(fillable(allowed, _contents(seen))):
-        return _load(path, weights_only=True)
+        return _load_weights(path)
 
 
 @contextmanager
@@ -158,24 +157,54 @@ def _check_storages(path: Path, seen: list[Look]) -> None:
         )
 
 
-def _load(path: Path, weights_only: bool) -> Any:
-    mapped = is_archive(path) and may_be_mapped(path)
+def _readable(path: Path, seen: list[Look]) -> bool:
+    """Whether it may hold tensors: torch.save wrote it, or pickle did, and it calls what makes them."""
+    return is_archive(path) or written_by_torch(seen) or TENSORS in seen[0].globals
+
+
+def _load_trusted(path: Path) -> Any:
+    """What a pickle holds that runs code.
+
+    Raises:
+        CheckpointError: it holds no tensors, or the code is not there.
+    """
+    seen = looks(path)
+    if not _readable(path, seen):
+        raise CheckpointError(_of_another_program())
+    if lost := lost_with_script(_contents(seen).globals):
+        raise CheckpointError(f"could not be unpickled: {lost}")
+    by_torch = is_archive(path) or written_by_torch(seen)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on a pickle protocol that it did not write, say
-            return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped or None)
+        with importable(path.parent, Path.cwd()):
+            return _load(path, weights_only=False) if by_torch else read_pickle(path)
+    except HessdiagError:
+        raise
+    except Exception as error:  # whatever the code that it names raises
+        if out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"could not be unpickled ({type(error).__name__}: {_first_sentence(error)}): the code that it was "
+            "saved with must be importable under the same names: put its folder on PYTHONPATH, or save the weights "
+            "alone"
+        ) from error
+
+
+def _load_weights(path: Path) -> Any:
+    try:
+        return _load(path, weights_only=True)
     except HessdiagError:
         raise
     except Exception as error:  # a damaged file can make a reader stumble over anything
         if out_of_memory(error):
             raise
-        if not weights_only:
-            raise CheckpointError(
-                f"could not be unpickled ({type(error).__name__}: {_first_sentence(error)}): the code that it was "
-                "saved with must be importable under the same names: put its folder on PYTHONPATH, or save the weights "
-                "alone"
-            ) from error
         raise CheckpointError(_damaged(path, _first_sentence(error))) from error
+
+
+def _load(path: Path, weights_only: bool) -> Any:
+    mapped = is_archive(path) and may_be_mapped(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, on a pickle protocol that it did not write, say
+        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped or None)
 
 
 def _damaged(path: Path, what: str) -> str:
@@ -194,17 +223,17 @@ def _refusal(names: list[str], seen: Look) -> str:
     """Name all that weights_only would not load, and the ways on that are fit for it."""
     told = few(names, _MOST_NAMED)
     if any(dangerous(name) for name in names):
-        return (
-            f"refused: its pickle calls {told}, and nothing in a checkpoint is run. No weights need that: do not "
-            f"trust this file unless you know who made it. {ALONE}"
-        )
+        return f"refused: its pickle calls {told}, and nothing in a checkpoint is run. {do_not_trust()}"
+    if lost := lost_with_script(names):
+        return f"refused: its pickle calls {told}, and nothing in a checkpoint is run. Besides, {lost}"
     result = seen.result
     if getattr(result, "kind", None) == "object" and result.name in names:
         return (
             f"refused: a whole pickled {printable(result.name)}, and nothing in a checkpoint is run (its pickle calls "
             f"{told}). {ALONE}; or, if you trust whoever made it, --trust-checkpoint"
         )
-    if len(names) <= _MOST_ALLOWED and not any(name.partition(".")[0] == "__main__" for name in names):
+    own = any(name == TENSORS or name.partition(".")[0] == "__main__" for name in names)
+    if len(names) <= _MOST_ALLOWED and not own:
         way = (
             f"allow {'it' if len(names) == 1 else 'them'}, {' '.join(f'--allow-global {printable(n)}' for n in names)}"
         )

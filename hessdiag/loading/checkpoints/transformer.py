@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import CheckpointError, RefusedError
+from hessdiag.errors import CheckpointError, HessdiagError, RefusedError
 from hessdiag.loading.checkpoints.heads import Head, check_fit
 from hessdiag.loading.checkpoints.libraries import one_line, secluded
 from hessdiag.loading.checkpoints.quantised import refuse_quantisation, refuse_quantised
 from hessdiag.loading.checkpoints.words import printable
-from hessdiag.loading.extras import import_extra
+from hessdiag.loading.extras import explain_failure, explain_import, import_extra
 from hessdiag.memory import available_memory, out_of_memory
 
 __all__ = ["build_transformer"]
@@ -124,8 +124,12 @@ def _architecture(transformers: Any, content: Mapping[str, Any], config: Any, he
         except Exception as error:
             raise _stumbled(error, f"the base model has no form for the adapter's task, {head.architecture}") from error
     name = head.architecture or _named(content)
-    found = getattr(transformers, name, None) if name.isidentifier() else None
-    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+    try:
+        found = getattr(transformers, name, None) if name.isidentifier() else None
+        known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    except Exception as error:  # transformers imports its parts when they are asked for
+        raise explain_import(error, "transformers", _PURPOSE) from error
+    if not known:
         raise CheckpointError(
             f"config.json names the architecture {printable(name)!r}, which transformers {transformers.__version__} "
             "does not have: update transformers, or name what builds the network in model.class_path"
@@ -183,10 +187,10 @@ def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def _stumbled(error: Exception, what: str) -> CheckpointError:
+def _stumbled(error: Exception, what: str) -> HessdiagError:
     if out_of_memory(error):
         raise error
-    return CheckpointError(
+    return explain_failure(error, _PURPOSE) or CheckpointError(
         f"{what} ({one_line(error)}): it is damaged, or of a newer transformers: copy it again, "
         "or name what builds the network in model.class_path"
     )
