@@ -1,16 +1,32 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files as one must meet them: written so that no reader sees half of one, read whatever they may turn out to be."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hessdiag.errors import UsageError
 
-__all__ = ["neither_file_nor_folder", "refuse_unwritable", "write_atomically"]
+__all__ = ["neither_file_nor_folder", "read_json", "refuse_unwritable", "write_atomically"]
+
+_MOST_BYTES = 2**24  # of a JSON file that says what lies beside it
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, for what can be learnt from it; None where there is none, whatever the reason."""
+    try:
+        if not path.is_file():  # a pipe is never read: its reader may wait for ever
+            return None
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -82,6 +98,6 @@ def neither_file_nor_folder(folder: Path) -> Path | None:
     """A pipe, a device or the like in a folder or below it: whoever reads it may wait for ever."""
     for root, _, names in os.walk(folder):
         for path in (Path(root, name) for name in names):
-            if not path.is_file() and not path.is_dir() and path.exists():
+            if _is_device(path):
                 return path
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import RefusedError, UsageError
+from hessdiag.files import read_json
 from hessdiag.findings import Inspection, Refusal, TensorInfo
 from hessdiag.loading.checkpoints import Format, Reading, identify, named, sha256
 from hessdiag.loading.checkpoints.pickles import unsafe_globals
@@ -22,7 +22,6 @@ from hessdiag.memory import out_of_memory
 __all__ = ["inspect"]
 
 _AT_ONCE = 1 << 22  # values looked at together: more gain nothing, and a mapped file is read piece by piece
-_MOST_BYTES = 1 << 24  # of a folder's JSON
 _SCRIPTED = "__torch__."  # TorchScript's own classes, which are in the file and not called from outside
 _CONFIG = {
     "model_type": "model type",
@@ -92,7 +91,7 @@ def _blank(path: Path, shown: str, form: Format) -> Inspection:
 
 def _architecture(folder: Path) -> dict[str, str]:
     """What the JSON files of a folder say of the network."""
-    config, adapter = _json(folder / "config.json"), _json(folder / "adapter_config.json")
+    config, adapter = read_json(folder / "config.json") or {}, read_json(folder / "adapter_config.json") or {}
     found = {}
     names = config.get("architectures")
     if isinstance(names, list) and names:
@@ -106,15 +105,6 @@ def _architecture(folder: Path) -> dict[str, str]:
 def _words(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
     found = {word: content.get(key) for key, word in names.items()}
     return {word: str(value) for word, value in found.items() if isinstance(value, (str, int)) and value != ""}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _unsafe_globals(path: Path) -> list[str]:

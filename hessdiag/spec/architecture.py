@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+from hessdiag.files import read_json
 
 __all__ = ["default_loss"]
 
-_MOST_BYTES = 2**24
 _PROBLEMS = {"regression": "mse", "multi_label_classification": "bce_with_logits"}
 
 
 def default_loss(folder: Path) -> str | None:
     """The loss that the architecture in ``config.json`` was made for, or an adapter; None where it does not say."""
-    adapter = _read(folder / "adapter_config.json")
+    adapter = read_json(folder / "adapter_config.json")
     if adapter is not None:
         return "causal_lm" if adapter.get("task_type") == "CAUSAL_LM" else None
-    config = _read(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config is None:
         return None
     names = config.get("architectures")
@@ -25,12 +24,3 @@ def default_loss(folder: Path) -> str | None:
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal_lm"
     return _PROBLEMS.get(str(config.get("problem_type")))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -159,3 +160,6 @@ def test_a_folder_of_a_causal_language_model_brings_its_loss(folder):
     for text in ("[", "3", "null", '{"architectures": 3}', '{"architectures": [3]}', "[" * 100_000):
         (folder / "lm" / "config.json").write_text(text)
         assert loss() is None
+    (folder / "lm" / "config.json").unlink()
+    os.mkfifo(folder / "lm" / "config.json")  # whose reader would wait for ever
+    assert loss() is None

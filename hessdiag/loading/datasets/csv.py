@@ -56,7 +56,7 @@ class _Table:
         names = next(self._parsed(), None)
         if names is None:
             raise DataError(f"data.path: {spec.path} is empty, expected a line of column names, then one per example")
-        self.names, self._header_line = [name.strip() for name in names], self._reader.line_num
+        self.names = [name.strip() for name in names]
 
     def fault(self, line: int, found: str) -> DataError:
         """A complaint about one line."""

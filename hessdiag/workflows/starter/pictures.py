@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hessdiag.workflows.starter.json_files import read_json
+from hessdiag.files import read_json
 from hessdiag.workflows.starter.text import Line, flow
 
 __all__ = ["transform_lines"]
@@ -24,8 +24,8 @@ def transform_lines(folder: Path | None) -> list[Line]:
     Args:
         folder: of the checkpoint, where it is one.
     """
-    processor = read_json(folder / _PROCESSOR) if folder is not None else {}
-    config = read_json(folder / "config.json") if folder is not None else {}
+    processor = (read_json(folder / _PROCESSOR) or {}) if folder is not None else {}
+    config = (read_json(folder / "config.json") or {}) if folder is not None else {}
     heading = Line("transform:", "as the network was trained or tested")
     return [heading, *_sizes(processor, config), *_normalised(processor)]
 

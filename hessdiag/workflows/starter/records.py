@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hessdiag.errors import DataError
+from hessdiag.files import read_json
 from hessdiag.workflows.starter.columns import ROWS, Columns, begin_of, classes, kind_of, words_for
 from hessdiag.workflows.starter.guess import DataGuess, Kind, Names, choice, described, pick, place
-from hessdiag.workflows.starter.json_files import read_json
 from hessdiag.workflows.starter.text import FILL_IN, Line, flow
 
 __all__ = ["Model", "guess_dataset", "guess_jsonl"]
@@ -58,13 +58,13 @@ def guess_jsonl(path: Path, shown: str, model: Model) -> DataGuess:
 
 def guess_dataset(folder: Path, shown: str, model: Model) -> DataGuess:
     """What ``save_to_disk`` wrote: its own JSON files tell everything."""
-    splits = read_json(folder / "dataset_dict.json").get("splits")
+    splits = (read_json(folder / "dataset_dict.json") or {}).get("splits")
     split: list[Line] = []
     if isinstance(splits, list) and splits:
         name = next((name for name in _SPLITS if name in splits), str(splits[0]))
         split = [Line(f"split: {flow(name)}", f"one of {', '.join(map(str, splits))}")]
         folder = folder / name
-    features = read_json(folder / "dataset_info.json").get("features")
+    features = (read_json(folder / "dataset_info.json") or {}).get("features")
     if not isinstance(features, dict) or not features:
         raise DataError(f"{shown}: its dataset_info.json names no features: save the dataset again (save_to_disk)")
     kinds, what = _features(features)
