@@ -24,13 +24,18 @@ __all__ = [
     "DataInfo",
     "DensityResult",
     "Eigenpair",
+    "EigenvalueBounds",
     "EigenvaluesResult",
     "EngineInfo",
+    "Estimate",
+    "GapFit",
     "GapResult",
     "GapRow",
     "GroupTrace",
     "Report",
+    "SigmaSearch",
     "Target",
+    "TracePart",
     "TraceResult",
     "plain",
 ]
@@ -49,6 +54,18 @@ class Eigenpair:
 
 
 @dataclass(frozen=True)
+class EigenvalueBounds:
+    """What no eigenvalue exceeds: all lie within ``lower`` to ``upper`` with probability ``confidence``.
+
+    The probability is over the random start vector; a residual cannot say this.
+    """
+
+    lower: float
+    upper: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class EigenvaluesResult:
     """Extreme eigenvalues: ``largest`` from the top down, ``smallest`` from the bottom up (algebraically)."""
 
@@ -60,6 +77,8 @@ class EigenvaluesResult:
     smallest: tuple[Eigenpair, ...]
     seed: int
     cost: Cost
+    bounds: EigenvalueBounds | None = None
+    restarts: int = 0  # of a basis that had reached the memory it may take
 
 
 @dataclass(frozen=True)
@@ -73,8 +92,21 @@ class GroupTrace:
 
 
 @dataclass(frozen=True)
+class TracePart:
+    """One part of a trace that was measured in parts: ``passes`` gradients or products were spent on it."""
+
+    value: float
+    stderr: float
+    passes: int | float
+
+
+@dataclass(frozen=True)
 class TraceResult:
-    """A trace with its standard error and an interval that holds the truth with probability ``confidence``."""
+    """A trace with its standard error and an interval that holds the truth with probability ``confidence``.
+
+    ``probes`` and ``matvecs`` count Hessian-vector products. Of the Gauss-Newton split H = G + R the parts are in
+    ``gauss_newton`` and ``residual``. ``reason``: why ``auto`` took this method, or what it found.
+    """
 
     value: float
     stderr: float
@@ -88,11 +120,18 @@ class TraceResult:
     groups: tuple[GroupTrace, ...]
     seed: int
     cost: Cost
+    reason: str = ""
+    gauss_newton: TracePart | None = None
+    residual: TracePart | None = None
 
 
 @dataclass(frozen=True)
 class GapRow:
-    """One noise level: the loss gained, beside what sigma^2/2 Tr[H] predicts. ``sigma`` in units of the weights."""
+    """One noise level: the loss gained, beside what sigma^2/2 Tr[H] predicts. ``sigma`` in units of the weights.
+
+    ``remainder`` is the mean of the gap less U^T H U / 2 of the same draws: gap - predicted without the noise of the
+    quadratic term.
+    """
 
     sigma: float
     gap: float
@@ -102,6 +141,37 @@ class GapRow:
     predicted_stderr: float
     relative_deviation: float | None
     relative_deviation_stderr: float | None
+    remainder: float | None = None
+    remainder_stderr: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error."""
+
+    value: float
+    stderr: float
+
+
+@dataclass(frozen=True)
+class GapFit:
+    """What gap/sigma^2 is made of over the window of sigmas in use: gap/sigma^2 = hessian + kinks + higher_order.
+
+    ``hessian`` is Tr[H]/2; ``kinks`` the part that does not vanish over the window and that Tr[H] does not explain;
+    ``higher_order`` the part that grows with sigma^2, at the largest sigma. All in units of loss over sigma^2.
+    """
+
+    hessian: Estimate
+    kinks: Estimate
+    higher_order: Estimate
+
+
+@dataclass(frozen=True)
+class SigmaSearch:
+    """The largest sigma found at which gap and sigma^2/2 Tr[H] agree within ``tolerance``; None: there is none."""
+
+    tolerance: float
+    largest: float | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +186,8 @@ class GapResult:
     rows: tuple[GapRow, ...]
     seed: int
     cost: Cost
+    fit: GapFit | None = None
+    search: SigmaSearch | None = None
 
 
 @dataclass(frozen=True)

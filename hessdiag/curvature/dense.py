@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hessdiag.cost import Meter
 from hessdiag.curvature.graph import cut_short
-from hessdiag.curvature.operator import Draw, SymmetricOperator
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import Forms, Products, QuadraticForms, Request, Served
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Group, Problem
@@ -38,21 +40,38 @@ class DenseOperator(SymmetricOperator):
         self.groups = tuple(groups or [Group("all", self.n)])
         self.meter = Meter(len(self._batches))
 
-    def matmat(self, V: Tensor) -> Tensor:
-        V = self._checked(V)
+    def serve(self, requests: Sequence[Request]) -> list[Served]:
+        return [self._served(request) for request in requests]
+
+    def _served(self, request: Request) -> Served:
+        before = self.meter.read()
+        if isinstance(request, Products):
+            answer: Any = self._products(self._checked(request.V))
+        elif isinstance(request, QuadraticForms) and request.part == "hessian":
+            answer = self._forms(request)
+        else:
+            raise UsageError(f"serve: found a request {request}, expected products or quadratic forms of a matrix")
+        return Served(answer, self.meter.read() - before)
+
+    def _products(self, V: Tensor) -> Tensor:
         self.meter.add("hvp", V.shape[1] * len(self._batches))
         products = [matrix @ V for matrix in self._batches]
         return torch.stack(products).sum(0) if len(products) > 1 else products[0]
 
-    def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
-        sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64, device="cpu")
+    def _forms(self, request: QuadraticForms) -> Forms:
+        sums = torch.zeros(len(request.probes), len(self.groups), dtype=torch.float64, device="cpu")
+        totals = torch.zeros(len(request.probes), len(self._batches), dtype=torch.float64, device="cpu")
         for index, matrix in enumerate(self._batches):
-            vectors = [draw(p, index if per_batch else None).to(self.device, self.dtype) for p in probes]
-            products = matrix @ torch.stack(vectors, 1)
-            for place, v in enumerate(vectors):
-                sums[place] += self._by_group(v, products[:, place]).cpu()
-            self.meter.add("hvp", len(vectors))
-        return sums
+            if request.batches is not None and index not in request.batches:
+                continue
+            drawn = [request.draw(probe, index if request.per_batch else None) for probe in request.probes]
+            V = torch.stack(drawn, 1).to(self.device, self.dtype)
+            terms = torch.split(V * (matrix @ V), [group.size for group in self.groups])
+            forms = torch.stack([part.sum(0, dtype=torch.float64) for part in terms], 1).cpu()
+            sums += forms
+            totals[:, index] = forms.sum(1)
+            self.meter.add("hvp", len(request.probes))
+        return Forms(sums, totals)
 
 
 def dense_hessian(problem: Problem) -> Tensor:

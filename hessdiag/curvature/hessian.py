@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
+from hessdiag.cost import Cost
 from hessdiag.curvature.engines import choose_engine
-from hessdiag.curvature.operator import Draw, SymmetricOperator
-from hessdiag.errors import MeasurementError, UsageError
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.passes import one_pass
+from hessdiag.curvature.requests import Products, Request, Served
+from hessdiag.errors import UsageError
 from hessdiag.memory import chunk_size
 from hessdiag.problem import Problem
 from hessdiag.results import EngineInfo
@@ -48,43 +50,26 @@ class HessianOperator(SymmetricOperator):
         """The engine in use, for the report."""
         return EngineInfo(self.engine.name, self.engine.relative_error)
 
-    def matmat(self, V: Tensor) -> Tensor:
-        V = self._checked(V)
+    def serve(self, requests: Sequence[Request]) -> list[Served]:
+        parts = [self._parts(request) for request in requests]
+        served: list[list[Served]] = [[] for _ in requests]
+        for turn in range(max(map(len, parts), default=0)):
+            present = [place for place, pieces in enumerate(parts) if turn < len(pieces)]
+            for place, piece in zip(present, one_pass(self, [parts[p][turn] for p in present]), strict=True):
+                served[place].append(piece)
+        return [_joined(pieces) for pieces in served]
+
+    def _parts(self, request: Request) -> list[Request]:
+        """A request in pieces whose vectors fit into memory, one for each pass."""
+        if not isinstance(request, Products):
+            return [request]
+        V = self._checked(request.V)
         # For each vector: the float64 sum, the vector, and the result.
-        size = self.chunk or chunk_size(self.n * (8 + 2 * V.element_size()), V.shape[1], self.device)
-        with self.problem.measuring():
-            parts = [self._chunk_products(chunk) for chunk in torch.split(V.T, size)]
-        return torch.cat(parts).T if parts else V.clone()
-
-    def _chunk_products(self, rows: Tensor) -> Tensor:
-        """Products with the rows of a (k, n) tensor, one pass over the data."""
-        sums = torch.zeros(rows.shape, dtype=torch.float64, device=self.device)
-        vectors = [row.contiguous() for row in rows]
-        for batch in self.problem.batches():
-            product = self.engine.linearize(self.problem, batch)
-            for place, vector in enumerate(vectors):
-                sums[place] += product(vector)
-            self.meter.add("hvp", len(vectors))
-            del product  # its graph would live on beside the next batch's
-        return _finite(sums / self.problem.weight).to(self.dtype)
-
-    def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
-        with self.problem.measuring():
-            sums = torch.zeros(len(probes), len(self.groups), dtype=torch.float64, device=self.device)
-            for batch in self.problem.batches():
-                product = self.engine.linearize(self.problem, batch)
-                for place, probe in enumerate(probes):
-                    v = draw(probe, batch.index if per_batch else None).to(self.device, self.dtype)
-                    sums[place] += self._by_group(v, product(v))
-                    self.meter.add("hvp", 1)
-                del product  # as above
-        return _finite(sums / self.problem.weight).cpu()
+        size = self.chunk or chunk_size(self.n * (8 + 2 * V.element_size()), max(V.shape[1], 1), self.device)
+        return [Products(columns, expect=request.expect) for columns in torch.split(V, size, dim=1)]
 
 
-def _finite(sums: Tensor) -> Tensor:
-    if not bool(sums.isfinite().all()):
-        raise MeasurementError(
-            "a Hessian-vector product is not finite although the loss is: look for a square root, a norm or a power "
-            "below 2 of something that is 0, in the model or the loss"
-        )
-    return sums
+def _joined(pieces: list[Served]) -> Served:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Served(torch.cat([piece.answer for piece in pieces], 1), sum((piece.cost for piece in pieces), Cost()))

@@ -1,21 +1,19 @@
-"""The interface: a symmetric n x n operator that is a sum over batches, known by its products."""
+"""The interface: a symmetric n x n operator that is a sum over batches, known by what it serves."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hessdiag.cost import Meter
+from hessdiag.curvature.requests import Draw, Products, QuadraticForms, Request, Served
 from hessdiag.errors import UsageError
 from hessdiag.problem.problem import Group
 
 __all__ = ["Draw", "SymmetricOperator"]
-
-Draw = Callable[[int, int | None], Tensor]
-"""``draw(probe, batch)`` gives the probe vector (n,); ``batch`` None asks for one that all batches share."""
 
 
 class SymmetricOperator(ABC):
@@ -40,43 +38,50 @@ class SymmetricOperator(ABC):
         """``(n, n)``."""
         return (self.n, self.n)
 
+    @abstractmethod
+    def serve(self, requests: Sequence[Request]) -> list[Served]:
+        """Answer several requests with one pass over the data (with several where memory does not hold one's vectors).
+
+        Raises:
+            UsageError: a matrix of another shape, or a request that this operator cannot answer.
+        """
+
     def matvec(self, v: Tensor) -> Tensor:
         """Hv for v of shape (n,)."""
         if v.ndim != 1:
             raise UsageError(f"matvec: found a tensor of shape {tuple(v.shape)}, expected ({self.n},)")
         return self.matmat(v[:, None])[:, 0]
 
-    @abstractmethod
     def matmat(self, V: Tensor) -> Tensor:
         """HV for V of shape (n, k): k products for the price of k, sharing what can be shared.
 
         Raises:
             UsageError: V has another shape.
         """
+        products: Tensor = self.serve([Products(V)])[0].answer
+        return products
 
-    @abstractmethod
     def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
         """sum_b v_b^T H_b v_b for each probe, by parameter group.
-
-        With a fresh v_b for each batch the mean over Rademacher or unit Gaussian draws is still Tr[H], at
-        the same cost and with several times less variance than with one v for all batches.
 
         Args:
             draw: gives the probe vectors; see :data:`Draw`.
             probes: the numbers of the probes wanted.
-            per_batch: a fresh vector for each batch, or one for all.
+            per_batch: a fresh vector for each batch (less variance at the same cost), or one for all.
 
         Returns:
             Float64 tensor (len(probes), len(groups)) on the CPU; a row's sum is the whole quadratic form.
         """
+        sums: Tensor = self.serve([QuadraticForms(draw, probes, per_batch)])[0].answer.sums
+        return sums
 
     def _checked(self, V: Tensor) -> Tensor:
         if V.ndim != 2 or V.shape[0] != self.n:
             raise UsageError(f"matmat: found a tensor of shape {tuple(V.shape)}, expected ({self.n}, k)")
         return V.to(self.device, self.dtype)
 
-    def _by_group(self, v: Tensor, product: Tensor) -> Tensor:
-        """v_g^T (Hv)_g for every group g, summed in float64."""
+    def by_group(self, v: Tensor, product: Tensor) -> Tensor:
+        """v_g^T (Hv)_g for every group g, summed in float64, (groups,)."""
         sizes = [group.size for group in self.groups]
         parts = torch.split(v * product, sizes)
         return torch.stack([part.sum(dtype=torch.float64) for part in parts])

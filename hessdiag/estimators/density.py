@@ -6,13 +6,16 @@ import numpy as np
 import torch
 from scipy import stats
 
+from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import Products
 from hessdiag.errors import UsageError
 from hessdiag.estimators.krylov import KrylovBasis
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.steps import OutOfTime, Steps, run
 from hessdiag.results import DensityResult
 
-__all__ = ["spectral_density"]
+__all__ = ["density_steps", "spectral_density"]
 
 _RELATIVE_BANDWIDTH = 0.01  # of the spectrum's span
 _ROUNDING = 1e-5  # relative; a narrower span is none
@@ -54,13 +57,25 @@ def spectral_density(
 
     Source: Ubaru, Chen, Saad 2017; Ghorbani, Krishnan, Xiao, arXiv 1901.10159; Chen, arXiv 2105.06595.
     """
+    return run(H, density_steps(H, steps=steps, probes=probes, points=points, seed=seed, starts=starts))
+
+
+def density_steps(
+    H: SymmetricOperator,
+    *,
+    steps: int = 80,
+    probes: int = 4,
+    points: int = 256,
+    seed: int = 0,
+    starts: Probes | None = None,
+) -> Steps[DensityResult]:
+    """:func:`spectral_density` as steps, to run beside other estimators."""
     if steps < 2 or probes < 1 or points < 2:
         raise UsageError(f"found {steps} steps, {probes} probes, {points} points; expected at least 2, 1 and 2 of them")
-    before = H.meter.read()
     draw = starts or Probes(
         H.n, seed=seed, stream=Stream.DENSITY, distribution="gaussian", device=H.device, dtype=H.dtype
     )
-    bases = _grown_bases(H, min(steps, H.n), probes, draw)
+    bases = yield from _grown_bases(H, min(steps, H.n), probes, draw)
     nodes, weights = map(np.concatenate, zip(*map(_quadrature, bases), strict=True))
     weights = weights / len(bases)
     order = np.argsort(nodes)
@@ -75,20 +90,25 @@ def spectral_density(
         nodes=tuple(nodes.tolist()),
         weights=tuple(weights.tolist()),
         seed=seed,
-        cost=H.meter.read() - before,
+        cost=Cost(),
     )
 
 
-def _grown_bases(H: SymmetricOperator, steps: int, probes: int, draw: Probes) -> list[KrylovBasis]:
+def _grown_bases(H: SymmetricOperator, steps: int, probes: int, draw: Probes) -> Steps[list[KrylovBasis]]:
     bases = [KrylovBasis(H.n, H.dtype, H.device) for _ in range(probes)]
     for number, basis in enumerate(bases):
         basis.start(draw(number).to(H.device, H.dtype))
-    H.meter.expect(steps * probes)
-    for _ in range(steps):
+    for step in range(steps):
         growing = [basis for basis in bases if not basis.exhausted]
         if not growing:
             break
-        products = H.matmat(torch.stack([basis.candidate() for basis in growing], 1))
+        candidates = torch.stack([basis.candidate() for basis in growing], 1)
+        try:
+            products = yield Products(candidates, expect=(steps - step - 1) * len(growing), vital=step < 2)
+        except OutOfTime:
+            for basis in growing:
+                basis.withdraw()
+            break
         for basis, product in zip(growing, products.T, strict=True):
             basis.absorb(product.contiguous())
     return bases

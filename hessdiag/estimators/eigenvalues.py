@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import Products
 from hessdiag.errors import UsageError
 from hessdiag.estimators.krylov import KrylovBasis, Ritz
-from hessdiag.estimators.power import power_vectors
+from hessdiag.estimators.power import power_steps
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.steps import OutOfTime, Steps, run
 from hessdiag.results import Eigenpair, EigenvaluesResult
 
-__all__ = ["eigenvalues"]
+__all__ = ["eigenvalue_steps", "eigenvalues"]
 
 _LEAST_PATIENCE = 5  # steps on a fresh direction
 
@@ -59,12 +62,28 @@ def eigenvalues(
     Raises:
         UsageError: fewer than one eigenvalue asked for, more than n, or ``max_matvecs`` too small.
     """
+    return run(
+        H,
+        eigenvalue_steps(H, top=top, bottom=bottom, method=method, rtol=rtol, max_matvecs=max_matvecs, seed=seed),
+    )
+
+
+def eigenvalue_steps(
+    H: SymmetricOperator,
+    *,
+    top: int = 5,
+    bottom: int = 1,
+    method: str = "lanczos",
+    rtol: float = 1e-3,
+    max_matvecs: int = 500,
+    seed: int = 0,
+) -> Steps[EigenvaluesResult]:
+    """:func:`eigenvalues` as steps, to run beside other estimators."""
     wanted = _Wanted(top, bottom, rtol)
     _refuse_bad_request(H.n, wanted, method, max_matvecs)
-    before = H.meter.read()
     find = _METHODS[method]
-    vectors, matvecs, complete, scale = find(H, wanted, max_matvecs - wanted.count, seed)
-    products = H.matmat(vectors)
+    vectors, matvecs, complete, scale = yield from find(H, wanted, max_matvecs - wanted.count, seed)
+    products = yield Products(vectors, vital=True)
     values, residuals = _rayleigh(vectors, products)
     scale = max(scale, float(np.abs(values).max()))
     pairs = sorted(
@@ -79,7 +98,7 @@ def eigenvalues(
         largest=tuple(pairs[:top]),
         smallest=tuple(reversed(pairs[len(pairs) - bottom :])),
         seed=seed,
-        cost=H.meter.read() - before,
+        cost=Cost(),
     )
 
 
@@ -134,7 +153,7 @@ _Found = tuple[Tensor, int, bool, float]
 |eigenvalue| seen on the way: an end of the spectrum near zero has no other scale to be small against."""
 
 
-def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> _Found:
+def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> Steps[_Found]:
     starts = Probes(H.n, seed=seed, stream=Stream.KRYLOV, distribution="gaussian", device=H.device, dtype=H.dtype)
     basis = KrylovBasis(H.n, H.dtype, H.device)
     search = _Search(wanted, H.n)
@@ -144,10 +163,16 @@ def _lanczos(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> _
             basis.start(starts(fresh))
             fresh += 1
             search.restarted()
-        basis.absorb(H.matvec(basis.candidate()))
+        candidate = basis.candidate()
+        ahead = min(search.forecast(), budget - basis.size) + wanted.count
+        try:
+            product = yield Products(candidate[:, None], expect=ahead, vital=basis.size <= wanted.count)
+        except OutOfTime:
+            basis.withdraw()
+            break
+        basis.absorb(product[:, 0])
         ritz = basis.ritz()
         search.look(ritz, basis.exhausted)
-        H.meter.expect(min(search.forecast(), budget - basis.size) + wanted.count)
         if search.done or basis.size >= min(budget, H.n):
             break
     places = wanted.places(basis.size)
@@ -231,11 +256,11 @@ def _moved(values: np.ndarray, before: np.ndarray, tolerance: float) -> bool:
     return bool(np.any(np.abs(values - before) > tolerance / 2))
 
 
-def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> _Found:
-    return power_vectors(H, top=wanted.top, bottom=wanted.bottom, rtol=wanted.rtol, budget=budget, seed=seed)
+def _power(H: SymmetricOperator, wanted: _Wanted, budget: int, seed: int) -> Steps[_Found]:
+    return power_steps(H, top=wanted.top, bottom=wanted.bottom, rtol=wanted.rtol, budget=budget, seed=seed)
 
 
-_METHODS: dict[str, Callable[[SymmetricOperator, _Wanted, int, int], _Found]] = {
+_METHODS: dict[str, Callable[[SymmetricOperator, _Wanted, int, int], Steps[_Found]]] = {
     "lanczos": _lanczos,
     "power": _power,
 }

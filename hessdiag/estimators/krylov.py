@@ -87,6 +87,10 @@ class KrylovBasis:
         joined: Tensor = vector
         return joined
 
+    def withdraw(self) -> None:
+        """Take the last candidate out again: there will be no product of it."""
+        self.size -= 1
+
     def absorb(self, product: Tensor) -> None:
         """Take in H times the last candidate."""
         remainder, coefficients = self._orthogonalised(product)

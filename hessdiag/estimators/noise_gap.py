@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from hessdiag.cost import Cost
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.requests import DisplacedLosses
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.estimators.probes import Probes, Stream
-from hessdiag.estimators.trace import trace as hutchinson_trace
+from hessdiag.estimators.steps import OutOfTime, Steps, run
+from hessdiag.estimators.trace import trace as hessian_trace
 from hessdiag.memory import chunk_size
 from hessdiag.problem import Problem
 from hessdiag.results import GapResult, GapRow, TraceResult
 from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution
 
-__all__ = ["DEFAULT_SIGMAS", "gap_row", "mean_squared_deviation", "noise_gap"]
+__all__ = [
+    "DEFAULT_SIGMAS",
+    "GapDraws",
+    "gap_row",
+    "gap_steps",
+    "gap_table",
+    "mean_squared_deviation",
+    "noise_gap",
+]
 
 DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
 _SIGNS = {"two-sided": (1.0, -1.0), "one-sided": (1.0,)}
@@ -64,28 +75,79 @@ def noise_gap(
 
     Source: arXiv 2306.08553, section 2 and Table 2. Cost: draws * sigmas * (2 or 1) forward passes.
     """
-    sigmas = [sigmas] if isinstance(sigmas, (int, float)) else list(sigmas)
-    _refuse_bad_request(sigmas, draws, estimator, distribution)
+    H = HessianOperator(problem)
+    trace = trace or hessian_trace(H, seed=seed)
+    steps = gap_steps(
+        problem, sigmas=sigmas, draws=draws, estimator=estimator, distribution=distribution, seed=seed, noise=noise
+    )
+    return gap_table(run(H, steps), trace)
+
+
+@dataclass(frozen=True)
+class GapDraws:
+    """The gap of every draw at every sigma, ``gaps`` (draws, sigmas), before it is held against a trace."""
+
+    sigmas: tuple[float, ...]
+    estimator: str
+    distribution: str
+    gaps: np.ndarray
+    seed: int
+    cost: Cost = Cost()
+
+
+def gap_steps(
+    problem: Problem,
+    *,
+    sigmas: float | Sequence[float] = DEFAULT_SIGMAS,
+    draws: int = 100,
+    estimator: str = "two-sided",
+    distribution: str = "gaussian",
+    seed: int = 0,
+    noise: Probes | None = None,
+) -> Steps[GapDraws]:
+    """The measuring part of :func:`noise_gap` as steps, to run beside other estimators."""
+    levels = (float(sigmas),) if isinstance(sigmas, (int, float)) else tuple(sigmas)
+    _refuse_bad_request(levels, draws, estimator, distribution)
     widest = torch.finfo(problem.model_dtype).max
-    if max(sigmas) > widest:
-        raise UsageError(f"sigma: found {max(sigmas):g}, expected at most {widest:g}, the range of the weights' dtype")
-    before = problem.meter.read()
-    trace = trace or hutchinson_trace(HessianOperator(problem), seed=seed)
+    if max(levels) > widest:
+        raise UsageError(f"sigma: found {max(levels):g}, expected at most {widest:g}, the range of the weights' dtype")
     unit = noise or Probes(
         problem.n, seed=seed, stream=Stream.GAP, distribution=distribution, device=problem.device, dtype=problem.dtype
     )
-    with problem.measuring():
-        gaps = _gaps(problem, unit, sigmas, draws, _SIGNS[estimator])
-    rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(sigmas, gaps.T, strict=True))
+    signs = _SIGNS[estimator]
+    scales = [sign * sigma for sigma in levels for sign in signs]
+    together = chunk_size(problem.n * 8, draws, problem.device)
+    parts: list[np.ndarray] = []
+    for first in range(0, draws, together):
+        numbers = range(first, min(first + together, draws))
+        ahead = (draws - numbers.stop) * len(scales)
+        try:
+            losses = yield DisplacedLosses(unit, numbers, scales, per_batch=False, expect=ahead, vital=not parts)
+        except OutOfTime:
+            break
+        gains = (losses.displaced.sum(2) - losses.at_weights.sum()).numpy()
+        parts.append(gains.reshape(len(numbers), len(levels), len(signs)).mean(2))
+    gaps = np.concatenate(parts)
+    for sigma, column in zip(levels, gaps.T, strict=True):
+        if not np.isfinite(column).all():
+            raise MeasurementError(
+                f"gap: the loss is not finite at noise sigma {sigma:g}, expected a finite loss: lower sigma"
+            )
+    return GapDraws(levels, estimator, distribution, gaps, seed)
+
+
+def gap_table(drawn: GapDraws, trace: TraceResult) -> GapResult:
+    """The draws beside what the trace predicts."""
+    rows = tuple(gap_row(sigma, column, trace) for sigma, column in zip(drawn.sigmas, drawn.gaps.T, strict=True))
     return GapResult(
-        distribution=distribution,
-        estimator=estimator,
+        distribution=drawn.distribution,
+        estimator=drawn.estimator,
         noise="shared",
-        draws=draws,
+        draws=len(drawn.gaps),
         rss=mean_squared_deviation([row.relative_deviation for row in rows]),
         rows=rows,
-        seed=seed,
-        cost=problem.meter.read() - before,
+        seed=drawn.seed,
+        cost=drawn.cost,
     )
 
 
@@ -117,41 +179,3 @@ def _refuse_bad_request(sigmas: Sequence[float], draws: int, estimator: str, dis
         raise UsageError(f"estimator: found {estimator!r}, expected one of {', '.join(_SIGNS)}")
     if distribution not in DISTRIBUTIONS:
         raise UsageError(f"distribution: found {distribution!r}, expected one of {', '.join(DISTRIBUTIONS)}")
-
-
-def _gaps(problem: Problem, unit: Probes, sigmas: list[float], draws: int, signs: tuple[float, ...]) -> np.ndarray:
-    """The gap of every draw at every sigma, (draws, sigmas).
-
-    As many draws as fit into memory go through the data together: a pass then reads each batch once.
-    """
-    together = chunk_size(problem.n * 8, draws, problem.device)
-    problem.meter.expect(draws * len(sigmas) * len(signs))
-    parts = []
-    for first in range(0, draws, together):
-        numbers = range(first, min(first + together, draws))
-        directions = [problem.unflatten(unit(number)) for number in numbers]
-        parts.append(_displaced_losses(problem, directions, sigmas, signs))
-    losses = np.concatenate(parts).mean(2)
-    for sigma, column in zip(sigmas, losses.T, strict=True):
-        if not np.isfinite(column).all():
-            raise MeasurementError(
-                f"gap: the loss is not finite at noise sigma {sigma:g}, expected a finite loss: lower sigma"
-            )
-    gaps: np.ndarray = losses - problem.evaluate()  # now: a live model may have moved since the problem was made
-    return gaps
-
-
-def _displaced_losses(
-    problem: Problem, directions: list[list[Tensor]], sigmas: list[float], signs: tuple[float, ...]
-) -> np.ndarray:
-    """f(w + sign sigma U) over the whole data, (draws, sigmas, signs)."""
-    totals = torch.zeros(len(directions), len(sigmas), len(signs), dtype=torch.float64, device=problem.device)
-    with problem.displacing() as displace, torch.no_grad():
-        for batch in problem.batches():
-            for draw, direction in enumerate(directions):
-                for place, sigma in enumerate(sigmas):
-                    for side, sign in enumerate(signs):
-                        displace(direction, sign * sigma)
-                        totals[draw, place, side] += problem.batch_totals(batch)[0]
-                problem.meter.add("forward", len(sigmas) * len(signs))
-    return (totals / problem.weight).cpu().numpy()

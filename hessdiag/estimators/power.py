@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import Products
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.steps import OutOfTime, Steps
 
-__all__ = ["power_vectors"]
+__all__ = ["power_steps"]
 
 _SURVEY_STEPS = 8
 
 
-def power_vectors(
+def power_steps(
     H: SymmetricOperator, *, top: int, bottom: int, rtol: float, budget: int, seed: int
-) -> tuple[Tensor, int, bool, float]:
+) -> Steps[tuple[Tensor, int, bool, float]]:
     """Approximate eigenvectors of both ends by iterating on s(H - cI), s = +1 for the top and -1 for the bottom.
 
     Plain power iteration converges to the eigenvalue of largest magnitude, or, with two of equal magnitude
@@ -39,11 +41,11 @@ def power_vectors(
     wanted = [1] * top + [-1] * bottom
     # An inexact vector leaks into all that are kept orthogonal to it: k residuals add up to sqrt(k) of one.
     iteration = _PowerIteration(H, rtol / math.sqrt(len(wanted)), budget, seed)
-    shifts = iteration.shifts(min(_SURVEY_STEPS, (budget - len(wanted)) // 8))
+    shifts = yield from iteration.shifts(min(_SURVEY_STEPS, (budget - len(wanted)) // 8))
     for place, sign in enumerate(wanted):
         # What is left is shared out, so that a hard vector cannot starve those after it.
         share = (budget - iteration.spent) // (len(wanted) - place)
-        iteration.find(sign, shifts[sign], share)
+        yield from iteration.find(sign, shifts[sign], share)
     return torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged, iteration.scale
 
 
@@ -60,33 +62,36 @@ class _PowerIteration:
             H.n, seed=seed, stream=Stream.POWER, distribution="gaussian", device=H.device, dtype=H.dtype
         )
 
-    def shifts(self, steps: int) -> dict[int, float]:
+    def shifts(self, steps: int) -> Steps[dict[int, float]]:
         """A shift for each sign, from a look of 3 ``steps`` at both ends: just beyond the unwanted end, or none."""
         v = self._start(0)
         for _ in range(steps):
-            product = self._product(v)
+            product = yield from self._product(v)
             v = self._unit(product, v)
             self.scale = max(self.scale, float(torch.linalg.vector_norm(product)))
         ends = {}
         for sign in (1, -1):
             v, quotient = self._start(sign), 0.0
             for _ in range(steps):
-                product = self._product(v)
+                product = yield from self._product(v)
                 quotient = float(v.double() @ product.double())
                 v = self._unit(sign * product + self.scale * v, v)
             ends[sign] = quotient
         return {1: min(1.1 * ends[-1], 0.0), -1: max(1.1 * ends[1], 0.0)}
 
-    def find(self, sign: int, shift: float, allowance: int) -> None:
+    def find(self, sign: int, shift: float, allowance: int) -> Steps[None]:
         """Iterate on sign (H - shift I), orthogonal to what is found, and keep the vector."""
         v = self._projected(self._start(2 + len(self.found)))
         v = self._unit(v, v)
         for _ in range(allowance):
-            product = self._projected(self._product(v))
+            try:
+                product = self._projected((yield from self._product(v, vital=False)))
+            except OutOfTime:
+                self.all_converged = False
+                break
             quotient = float(v.double() @ product.double())
             self.scale = max(self.scale, abs(quotient))
             residual = float(torch.linalg.vector_norm(product.double() - quotient * v.double()))
-            self.H.meter.expect(max(self.budget - self.spent, 0))
             if residual <= self.rtol * self.scale:
                 break
             v = self._unit(self._projected(sign * (product - shift * v)), v)
@@ -94,10 +99,10 @@ class _PowerIteration:
             self.all_converged = False
         self.found.append(v)
 
-    def _product(self, v: Tensor) -> Tensor:
+    def _product(self, v: Tensor, *, vital: bool = True) -> Steps[Tensor]:
         self.spent += 1
-        product: Tensor = self.H.matvec(v)
-        return product
+        products: Tensor = yield Products(v[:, None], expect=max(self.budget - self.spent, 0), vital=vital)
+        return products[:, 0]
 
     def _start(self, number: int) -> Tensor:
         v = self._starts(number + 1)

@@ -7,14 +7,17 @@ from typing import get_args
 import numpy as np
 import torch
 
+from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import QuadraticForms
 from hessdiag.errors import UsageError
 from hessdiag.estimators.intervals import look_level, looks, mean_interval
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.steps import OutOfTime, Steps, run
 from hessdiag.results import GroupTrace, TraceResult
 from hessdiag.spec.names import TraceMethod
 
-__all__ = ["ROUNDINGS", "trace"]
+__all__ = ["ROUNDINGS", "trace", "trace_steps"]
 
 METHODS: tuple[str, ...] = get_args(TraceMethod)
 ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
@@ -60,6 +63,25 @@ def trace(
 
     Source: Hutchinson 1990; Girard 1989; the interval: Hall 1992, J. R. Statist. Soc. B 54, 221.
     """
+    return run(
+        H,
+        trace_steps(
+            H, method=method, rtol=rtol, max_matvecs=max_matvecs, confidence=confidence, seed=seed, probes=probes
+        ),
+    )
+
+
+def trace_steps(
+    H: SymmetricOperator,
+    *,
+    method: str = "auto",
+    rtol: float = 0.05,
+    max_matvecs: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    probes: Probes | None = None,
+) -> Steps[TraceResult]:
+    """:func:`trace` as steps, to run beside other estimators."""
     if method not in METHODS:
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
     if max_matvecs < 2:
@@ -67,15 +89,16 @@ def trace(
     if not rtol > 0:
         raise UsageError(f"rtol: found {rtol}, expected a positive number")
     draw = probes or Probes(H.n, seed=seed, stream=Stream.TRACE, device=H.device, dtype=H.dtype)
-    before = H.meter.read()
     sizes = looks(max_matvecs)
     level = look_level(len(sizes), confidence)
     rounding = ROUNDINGS * torch.finfo(H.dtype).eps
     samples = np.zeros((0, len(H.groups)))
     for size in sizes:
-        H.meter.expect(size - len(samples))
-        more = H.quadratic_forms(draw, range(len(samples), size), per_batch=True)
-        samples = np.concatenate([samples, more.numpy()])
+        try:
+            more = yield QuadraticForms(draw, range(len(samples), size), vital=not len(samples))
+        except OutOfTime:
+            break
+        samples = np.concatenate([samples, more.sums.numpy()])
         value, stderr, interval = mean_interval(samples.sum(1), level, rounding)
         converged = (interval[1] - interval[0]) / 2 <= rtol * abs(value)
         if converged:
@@ -92,7 +115,7 @@ def trace(
         rtol=rtol,
         groups=_by_group(H, samples),
         seed=seed,
-        cost=H.meter.read() - before,
+        cost=Cost(),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -13,10 +13,11 @@ import torch
 from hessdiag.cost import Cost
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import MeasurementError
-from hessdiag.estimators.density import spectral_density
-from hessdiag.estimators.eigenvalues import eigenvalues
-from hessdiag.estimators.noise_gap import noise_gap
-from hessdiag.estimators.trace import trace
+from hessdiag.estimators.density import density_steps
+from hessdiag.estimators.eigenvalues import eigenvalue_steps
+from hessdiag.estimators.noise_gap import GapDraws, gap_steps, gap_table
+from hessdiag.estimators.steps import Steps, run_together
+from hessdiag.estimators.trace import trace_steps
 from hessdiag.problem import Problem
 from hessdiag.results import Report, Target
 from hessdiag.spec.schema import AuditSpec, TraceSpec
@@ -24,7 +25,8 @@ from hessdiag.spec.schema import AuditSpec, TraceSpec
 __all__ = ["SECTIONS", "audit", "blank_report"]
 
 Watch = Callable[[Report, str], None]
-"""Called before each section with what is finished so far and the name of what comes next ("" at the end)."""
+"""Called with what is finished so far whenever that changes, and with what is measured next, as "eigenvalues, trace"
+("" at the end)."""
 
 
 def audit(
@@ -67,16 +69,19 @@ def audit(
     resumed = _finished_sections(previous, report)
     report = replace(report, **resumed)
     spent_before = sum((section.cost for section in resumed.values()), Cost())
-    for section in SECTIONS:
-        plan = getattr(settings, section)
-        if plan is None or section in resumed:
-            continue
-        watch(_with_totals(report, problem, spent_before), section)
-        try:
-            report = replace(report, **{section: _MEASURE[section](_Job(problem, H, plan, seed, report))})
-        except Exception:
-            watch(replace(_with_totals(report, problem, spent_before), status="failed"), "")
-            raise
+    measuring = _Measuring(
+        problem,
+        H,
+        settings,
+        seed,
+        report,
+        lambda seen, sections: watch(_with_totals(seen, problem, spent_before), sections),
+    )
+    try:
+        report = measuring.measured([name for name in SECTIONS if getattr(settings, name) and name not in resumed])
+    except Exception:
+        watch(replace(_with_totals(measuring.report, problem, spent_before), status="failed"), "")
+        raise
     report = replace(_with_totals(report, problem, spent_before), status="complete")
     watch(report, "")
     return report
@@ -92,43 +97,61 @@ def _gradient_norm(problem: Problem, loss: float) -> float:
     return norm
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What one section needs."""
+class _Measuring:
+    """Runs the sections' estimators side by side, and keeps the report of what is finished."""
 
-    problem: Problem
-    H: HessianOperator
-    plan: Any
-    seed: int
-    report: Report
+    def __init__(
+        self, problem: Problem, H: HessianOperator, settings: AuditSpec, seed: int, report: Report, watch: Watch
+    ) -> None:
+        self.problem, self.H, self.settings, self.seed = problem, H, settings, seed
+        self.report, self._watch = report, watch
+        self._drawn: GapDraws | None = None
+
+    def measured(self, wanted: list[str]) -> Report:
+        """The report with these sections in it."""
+        for together in _ROUNDS:
+            self._left = [name for name in together if name in wanted]
+            if self._left:
+                self._watch(self.report, self._title())
+                estimators = {name: _STEPS[name](self) for name in self._left}
+                run_together(self.H, estimators, finished=self._finished)
+        return self.report
+
+    def options(self, section: str) -> dict[str, Any]:
+        """What the spec says of a section, as keyword arguments."""
+        plan: dict[str, Any] = getattr(self.settings, section).model_dump()
+        return plan | {"seed": self.seed}
+
+    def _finished(self, name: str, result: Any) -> None:
+        if name == "gap":
+            self._drawn, result = result, None
+        else:
+            self.report = replace(self.report, **{name: result})
+        if self._drawn is not None and self.report.trace is not None:  # the gap is held against the trace
+            self.report = replace(self.report, gap=gap_table(self._drawn, self.report.trace))
+            self._drawn = None
+        self._left.remove(name)
+        if self._left:
+            self._watch(self.report, self._title())
+
+    def _title(self) -> str:
+        return ", ".join(self._left)
 
 
-def _eigenvalues(job: _Job) -> Any:
-    return eigenvalues(job.H, **job.plan.model_dump(), seed=job.seed)
+def _gap_steps(job: _Measuring) -> Steps[GapDraws]:
+    options = job.options("gap")
+    return gap_steps(job.problem, sigmas=options.pop("sigma"), **options)
 
 
-def _trace(job: _Job) -> Any:
-    return trace(job.H, **job.plan.model_dump(), seed=job.seed)
-
-
-def _gap(job: _Job) -> Any:
-    options = job.plan.model_dump()
-    sigmas = options.pop("sigma")
-    return noise_gap(job.problem, sigmas=sigmas, **options, seed=job.seed, trace=job.report.trace)
-
-
-def _density(job: _Job) -> Any:
-    return spectral_density(job.H, **job.plan.model_dump(), seed=job.seed)
-
-
-_MEASURE: dict[str, Callable[[_Job], Any]] = {
-    "eigenvalues": _eigenvalues,
-    "trace": _trace,
-    "gap": _gap,
-    "density": _density,
+_STEPS: dict[str, Callable[[_Measuring], Steps[Any]]] = {
+    "eigenvalues": lambda job: eigenvalue_steps(job.H, **job.options("eigenvalues")),
+    "trace": lambda job: trace_steps(job.H, **job.options("trace")),
+    "gap": _gap_steps,
+    "density": lambda job: density_steps(job.H, **job.options("density")),
 }
-SECTIONS = tuple(_MEASURE)
-"""In the order of measuring: cheap first, the gap after the trace that it is held against."""
+SECTIONS = tuple(_STEPS)
+_ROUNDS = (("eigenvalues", "trace", "gap"), ("density",))
+"""What shares its passes over the data."""
 
 
 def blank_report(command: str, problem: Problem, H: HessianOperator, settings: AuditSpec, seed: int) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,14 @@ from safetensors.torch import load_file
 from spectra import rotated
 from torch import Tensor
 
-from hessdiag.cost import Meter
-from hessdiag.curvature import dense_hessian
-from hessdiag.curvature.operator import Draw, SymmetricOperator
+from hessdiag.curvature import DenseOperator, dense_hessian
+from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.estimators.trace import trace
-from hessdiag.problem import Group, Problem
+from hessdiag.problem import Problem
 
 SEEDS = 200
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-
-
-class BatchMatrices(SymmetricOperator):
-    """A sum of batches' matrices, quick at the quadratic forms of small ones."""
-
-    def __init__(self, matrices: list[Tensor]) -> None:
-        self.matrices, self.n = matrices, len(matrices[0])
-        self.dtype, self.device, self.meter = matrices[0].dtype, torch.device("cpu"), Meter(len(matrices))
-        self.groups = (Group("all", self.n),)
-
-    def matmat(self, V: Tensor) -> Tensor:
-        return torch.stack([A @ V for A in self.matrices]).sum(0)
-
-    def quadratic_forms(self, draw: Draw, probes: Sequence[int], *, per_batch: bool = True) -> Tensor:
-        sums = torch.zeros(len(probes), 1, dtype=torch.float64)
-        for index, A in enumerate(self.matrices):
-            V = torch.stack([draw(probe, index if per_batch else None) for probe in probes], 1)
-            sums[:, 0] += (V * (A @ V)).sum(0, dtype=torch.float64)
-        return sums
 
 
 class Stored(Probes):
@@ -63,7 +42,7 @@ _DRAWN: dict[tuple[int, int], dict[tuple[int, int | None], Tensor]] = {}
 
 
 def coverage(matrices: list[Tensor], truth: float, rtol: float, maximum: int) -> float:
-    H = BatchMatrices(matrices)
+    H = DenseOperator(matrices)
     options = {"rtol": rtol, "max_matvecs": maximum}
     small = H.n <= 100
     results = [

@@ -1,0 +1,100 @@
+"""Estimators as generators of requests, and the runners that serve them pass by pass.
+
+An estimator yields what it wants from the next pass over the data and is sent the answer. Several of them run
+together: one pass serves the requests of all, so the data are read once a round and a batch's graph is built once.
+What an estimator is sent does not depend on who runs beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from hessdiag.cost import Cost
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.requests import Request
+
+__all__ = ["OutOfTime", "Steps", "run", "run_together"]
+
+T = TypeVar("T")
+Steps = Generator[Request, Any, T]
+"""An estimator: it yields requests, is sent their answers, and returns a record with a field ``cost``."""
+
+
+class OutOfTime(Exception):  # noqa: N818 (a signal, no error)
+    """Thrown into an estimator at a request that there is no time for: end with what is there.
+
+    Vital requests (the product that confirms an eigenvalue, say) are served all the same.
+    """
+
+
+def run(H: SymmetricOperator, steps: Steps[T]) -> T:
+    """Serve one estimator until it is done."""
+    return cast(T, run_together(H, {"": steps})[""])
+
+
+def run_together(
+    H: SymmetricOperator,
+    estimators: Mapping[str, Steps[Any]],
+    *,
+    finished: Callable[[str, Any], None] = lambda name, result: None,
+    deadline: float | None = None,
+) -> dict[str, Any]:
+    """Serve several estimators, each round by one pass, until all are done.
+
+    Args:
+        H: what serves.
+        estimators: by name.
+        finished: told of each result as it comes.
+        deadline: by ``time.perf_counter``; after it an estimator is thrown :class:`OutOfTime` unless it asks for
+            something vital.
+
+    Returns:
+        The results by name, each with its own cost.
+    """
+    running = {name: _Running(steps) for name, steps in estimators.items()}
+    results: dict[str, Any] = {}
+    while running:
+        late = deadline is not None and time.perf_counter() >= deadline
+        for name, one in list(running.items()):
+            if one.advance(late):
+                results[name] = one.result
+                del running[name]
+                finished(name, one.result)
+        requests = {name: one.request for name, one in running.items() if one.request is not None}
+        H.meter.expect(sum(_passes(request) for request in requests.values()))
+        for name, served in zip(requests, H.serve(list(requests.values())), strict=True):
+            running[name].take(served.answer, served.cost)
+    return results
+
+
+def _passes(request: Request) -> float:
+    return request.passes + request.expect
+
+
+@dataclass
+class _Running:
+    """An estimator under way: what it wants, and what it has cost so far."""
+
+    steps: Steps[Any]
+    request: Request | None = None
+    result: Any = None
+    cost: Cost = Cost()
+    _answer: Any = None
+
+    def take(self, answer: Any, cost: Cost) -> None:
+        self._answer, self.cost = answer, self.cost + cost
+
+    def advance(self, late: bool) -> bool:
+        """Send the answer and get the next request; whether the estimator is done."""
+        try:
+            self.request = self.steps.send(self._answer)
+            if late and not self.request.vital:
+                self.request = self.steps.throw(OutOfTime())
+        except StopIteration as stop:
+            self.result = replace(stop.value, cost=self.cost)
+            return True
+        self._answer = None
+        return False
