@@ -72,4 +72,6 @@ class HessianOperator(SymmetricOperator):
 def _joined(pieces: list[Served]) -> Served:
     if len(pieces) == 1:
         return pieces[0]
-    return Served(torch.cat([piece.answer for piece in pieces], 1), sum((piece.cost for piece in pieces), Cost()))
+    # As one pass would have laid it out: sums over it round alike.
+    products = torch.cat([piece.answer.T for piece in pieces]).T
+    return Served(products, sum((piece.cost for piece in pieces), Cost()))

@@ -31,10 +31,10 @@ __all__ = ["one_pass"]
 
 def one_pass(H: HessianOperator, requests: Sequence[Request]) -> list[Served]:
     """Serve all requests while every batch is read once."""
-    workers = [_worker(H, request) for request in requests]
-    # Displacing the weights spoils the graphs, so those who need a graph come first.
-    turns = sorted(workers, key=lambda worker: worker.displaces)
     with H.problem.measuring():
+        workers = [_worker(H, request) for request in requests]
+        # Displacing the weights spoils the graphs, so those who need a graph come first.
+        turns = sorted(workers, key=lambda worker: worker.displaces)
         for batch in H.problem.batches():
             graphs = Graphs(H, batch)
             for worker in turns:
@@ -42,7 +42,7 @@ def one_pass(H: HessianOperator, requests: Sequence[Request]) -> list[Served]:
                     graphs.drop()
                 worker.take(batch, graphs)
             graphs.drop()  # they would live on beside the next batch's
-    return [Served(worker.answer(), worker.cost) for worker in workers]
+        return [Served(worker.answer(), worker.cost) for worker in workers]
 
 
 class Graphs:
