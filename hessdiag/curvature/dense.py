@@ -50,7 +50,7 @@ class DenseOperator(SymmetricOperator):
         elif isinstance(request, QuadraticForms) and request.part == "hessian":
             answer = self._forms(request)
         else:
-            raise UsageError(f"serve: found a request {request}, expected products or quadratic forms of a matrix")
+            raise UsageError(f"serve: found a request {type(request).__name__}, expected products or quadratic forms")
         return Served(answer, self.meter.read() - before)
 
     def _products(self, V: Tensor) -> Tensor:
