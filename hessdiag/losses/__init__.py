@@ -8,19 +8,23 @@ carry the graph; unit losses are computed in at least float32.
 
 from hessdiag.losses.classes import CausalLM, CrossEntropy, NegativeLogLikelihood
 from hessdiag.losses.elements import BCEWithLogits, MeanSquaredError
-from hessdiag.losses.named import LOSSES, as_loss
+from hessdiag.losses.named import LOSSES, as_loss, convex_form
 from hessdiag.losses.own import FunctionLoss, ModelLoss
+from hessdiag.losses.roots import ConvexLoss, OutputRoot
 from hessdiag.losses.totals import Loss
 
 __all__ = [
     "LOSSES",
     "BCEWithLogits",
     "CausalLM",
+    "ConvexLoss",
     "CrossEntropy",
     "FunctionLoss",
     "Loss",
     "MeanSquaredError",
     "ModelLoss",
     "NegativeLogLikelihood",
+    "OutputRoot",
     "as_loss",
+    "convex_form",
 ]

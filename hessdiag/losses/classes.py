@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hessdiag.errors import DataError
+from hessdiag.losses.roots import SoftmaxRoot
 from hessdiag.losses.totals import (
     Totals,
     at_least_float32,
@@ -62,6 +63,26 @@ class CrossEntropy:
         else:
             _check_weights(outputs, self.weight)
 
+    def root(self, outputs: Tensor, targets: Tensor) -> SoftmaxRoot:
+        """With loss_u = sum_c q_c (-log p_c) it is d^2 loss_u / dz^2 = (sum_c q_c) (diag p - p p^T)."""
+        logits = at_least_float32(outputs.detach())
+        shares = self._unit_weights(logits, targets)
+        return SoftmaxRoot(logits.softmax(1), shares.sqrt().unsqueeze(1), 1, outputs.dtype)
+
+    def why_not_convex(self, outputs: Tensor, targets: Tensor) -> str | None:
+        return _why_negative(self._unit_weights(at_least_float32(outputs.detach()), targets))
+
+    def _unit_weights(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """sum_c q_c of every unit, (B, ...): what its row of log-probabilities is weighted by in all."""
+        weight = logits.new_ones(logits.shape[1]) if self.weight is None else logits.new_tensor(self.weight)
+        targets = _class_numbers(logits, targets)
+        if targets.is_floating_point():
+            smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / logits.shape[1]
+            return smoothed.movedim(1, -1).to(weight.dtype) @ weight
+        valid = targets != self.ignore_index
+        own = weight[torch.where(valid, targets, 0)]
+        return ((1 - self.label_smoothing) * own + self.label_smoothing * weight.mean()) * valid
+
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood:
@@ -79,6 +100,18 @@ class NegativeLogLikelihood:
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         check_tensors("nll", outputs, targets)
         _check_classes(outputs, targets, self.ignore_index, self.weight)
+
+    def convex(self) -> CrossEntropy:
+        """The same loss as one that is convex in the outputs: on log-probabilities z is log softmax(z) = z."""
+        return _OnLogProbabilities(self.ignore_index, weight=self.weight)
+
+
+class _OnLogProbabilities(CrossEntropy):
+    def why_not_convex(self, outputs: Tensor, targets: Tensor) -> str | None:
+        total = at_least_float32(outputs.detach()).logsumexp(1)
+        if total.numel() and not float(total.abs().max()) <= min(1e3 * torch.finfo(outputs.dtype).eps, 0.05):
+            return "the outputs are no log-probabilities: their exponentials do not add up to 1"
+        return super().why_not_convex(outputs, targets)
 
 
 @dataclass(frozen=True)
@@ -111,6 +144,21 @@ class CausalLM:
                 "expected (batch, time, vocabulary) and (batch, time)"
             )
         _check_classes(outputs.transpose(1, 2), targets, self.ignore_index, None)
+
+    def root(self, outputs: Tensor, targets: Tensor) -> SoftmaxRoot:
+        valid = torch.zeros_like(targets, dtype=torch.bool)
+        valid[:, :-1] = targets[:, 1:] != self.ignore_index
+        logits = at_least_float32(outputs.detach())
+        return SoftmaxRoot(logits.softmax(2), valid.to(logits.dtype).unsqueeze(2), 2, outputs.dtype)
+
+    def why_not_convex(self, outputs: Tensor, targets: Tensor) -> str | None:
+        return None
+
+
+def _why_negative(weights: Tensor) -> str | None:
+    if weights.numel() and float(weights.min()) < 0:
+        return "a class weight or a target's probability is below 0"
+    return None
 
 
 def _class_numbers(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hessdiag.errors import DataError
+from hessdiag.losses.roots import ElementRoot
 from hessdiag.losses.totals import Totals, at_least_float32, check_tensors, count_of, sum_of
 
 __all__ = ["BCEWithLogits", "MeanSquaredError"]
@@ -26,6 +28,15 @@ class MeanSquaredError:
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         _check_same_elements("mse", outputs, targets)
+
+    def root(self, outputs: Tensor, targets: Tensor) -> ElementRoot:
+        """The second derivative of the mean of K squares is 2/K in each of them."""
+        elements = outputs[0].numel() if outputs.ndim > 1 else 1
+        scale = torch.full_like(at_least_float32(outputs.detach()), math.sqrt(2 / elements))
+        return ElementRoot(scale, outputs.dtype)
+
+    def why_not_convex(self, outputs: Tensor, targets: Tensor) -> str | None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,22 @@ class BCEWithLogits:
         low, high = float(targets.min()), float(targets.max())
         if low < 0 or high > 1:
             raise DataError(f"bce_with_logits: found targets from {low:g} to {high:g}, expected them within [0, 1]")
+
+    def root(self, outputs: Tensor, targets: Tensor) -> ElementRoot:
+        """The second derivative of an element with target y is (1 - y + y pos_weight) p (1 - p)."""
+        logits = at_least_float32(outputs.detach())
+        return ElementRoot(
+            (self._weights(logits, targets) * logits.sigmoid() * (-logits).sigmoid()).sqrt(), outputs.dtype
+        )
+
+    def why_not_convex(self, outputs: Tensor, targets: Tensor) -> str | None:
+        weights = self._weights(at_least_float32(outputs.detach()), targets)
+        return "a pos_weight is below 0" if weights.numel() and float(weights.min()) < 0 else None
+
+    def _weights(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of every element, by how much its log-probabilities are weighted in all."""
+        y = targets.reshape(logits.shape).to(logits.dtype)
+        return 1 - y + y * (1 if self.pos_weight is None else logits.new_tensor(self.pos_weight))
 
 
 def _check_same_elements(name: str, outputs: Tensor, targets: Tensor) -> None:

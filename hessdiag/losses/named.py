@@ -13,9 +13,10 @@ from hessdiag.errors import UsageError
 from hessdiag.losses.classes import CausalLM, CrossEntropy, NegativeLogLikelihood
 from hessdiag.losses.elements import BCEWithLogits, MeanSquaredError
 from hessdiag.losses.own import FunctionLoss, ModelLoss
+from hessdiag.losses.roots import ConvexLoss
 from hessdiag.losses.totals import Loss
 
-__all__ = ["LOSSES", "as_loss"]
+__all__ = ["LOSSES", "as_loss", "convex_form"]
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     "bce_with_logits": BCEWithLogits,
@@ -50,6 +51,13 @@ def as_loss(loss: str | Mapping[str, Any] | Loss | Callable[[Any, Any], Any]) ->
     if callable(loss):
         return FunctionLoss(loss)
     raise UsageError(f"loss: found a {type(loss).__name__}, expected a name or a function (outputs, targets)")
+
+
+def convex_form(loss: Loss) -> ConvexLoss | None:
+    """The loss as one that is convex in the outputs, of the same value; None where there is no such form."""
+    if isinstance(loss, NegativeLogLikelihood):
+        return loss.convex()
+    return loss if isinstance(loss, ConvexLoss) else None
 
 
 def _named(name: Any, options: dict[str, Any]) -> Loss:
