@@ -1,0 +1,92 @@
+"""What every method of the trace is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hessdiag.cost import Cost
+from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.errors import UsageError
+from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.results import GroupTrace, TraceResult
+
+__all__ = ["ROUNDINGS", "TraceGoal", "Traced"]
+
+ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An estimate, whole and by group: ``group_values`` and ``group_stderrs`` are (groups,)."""
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    group_values: np.ndarray
+    group_stderrs: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceGoal:
+    """How well a trace is wanted, and what it may cost.
+
+    Args:
+        rtol: stop when the interval's half-width is at most ``rtol`` times |value|.
+        max_matvecs: passes over the data allowed.
+        confidence: of the interval, optional stopping included.
+        seed: of the probes.
+        probes: other Rademacher probes than those of ``seed``.
+
+    Raises:
+        UsageError: a goal that nothing can meet.
+    """
+
+    rtol: float = 0.05
+    max_matvecs: int = 2000
+    confidence: float = 0.95
+    seed: int = 0
+    probes: Probes | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_matvecs < 2:
+            raise UsageError(
+                f"max_matvecs: found {self.max_matvecs}, expected at least 2: one probe has no standard error"
+            )
+        if not self.rtol > 0:
+            raise UsageError(f"rtol: found {self.rtol}, expected a positive number")
+
+    def rademacher(self, H: SymmetricOperator) -> Probes:
+        """The probes for quadratic forms."""
+        return self.probes or Probes(H.n, seed=self.seed, stream=Stream.TRACE, device=H.device, dtype=H.dtype)
+
+    def rounding(self, H: SymmetricOperator) -> float:
+        """The relative half-width below which no interval shrinks."""
+        return ROUNDINGS * torch.finfo(H.dtype).eps
+
+    def met(self, value: float, interval: tuple[float, float]) -> bool:
+        """Whether an interval is narrow enough."""
+        return (interval[1] - interval[0]) / 2 <= self.rtol * abs(value)
+
+    def result(
+        self, H: SymmetricOperator, traced: Traced, *, method: str, probes: int, matvecs: int, reason: str = ""
+    ) -> TraceResult:
+        """The record of an estimate."""
+        groups = zip(H.groups, traced.group_values.tolist(), traced.group_stderrs.tolist(), strict=True)
+        return TraceResult(
+            value=traced.value,
+            stderr=traced.stderr,
+            interval=traced.interval,
+            confidence=self.confidence,
+            method=method,
+            probes=probes,
+            matvecs=matvecs,
+            converged=self.met(traced.value, traced.interval),
+            rtol=self.rtol,
+            groups=tuple(GroupTrace(group.name, group.size, value, stderr) for group, value, stderr in groups),
+            seed=self.seed,
+            cost=Cost(),
+            reason=reason,
+        )
