@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
-from spectra import assert_right, network_like, rotated, uniform
+from spectra import Diagonal, assert_right, network_like, rotated, uniform
 from torch import Tensor
 
-from hessdiag.cost import Meter
 from hessdiag.curvature import DenseOperator
-from hessdiag.curvature.operator import Draw, SymmetricOperator
+from hessdiag.curvature.requests import Products, Request, Served
 from hessdiag.errors import UsageError
 from hessdiag.estimators.eigenvalues import eigenvalues
 from hessdiag.results import EigenvaluesResult
@@ -111,9 +112,9 @@ def test_residuals_are_measured_with_a_further_product(method: str) -> None:
     seen: list[Tensor] = []
 
     class Recording(DenseOperator):
-        def matmat(self, V: Tensor) -> Tensor:
-            seen.append(V.clone())
-            return super().matmat(V)
+        def serve(self, requests: Sequence[Request]) -> list[Served]:
+            seen.extend(request.V.clone() for request in requests if isinstance(request, Products))
+            return super().serve(requests)
 
     A = rotated(network_like(200))
     result = eigenvalues(Recording(A), top=3, bottom=1, method=method, rtol=1e-2, max_matvecs=300)
@@ -169,21 +170,6 @@ def test_converged_is_never_said_falsely(seed: int) -> None:
         assert_right(result, A, rtol)
     else:  # a budget of 300 is more than any of these orders
         raise AssertionError(result)
-
-
-class Diagonal(SymmetricOperator):
-    """A diagonal matrix as an operator: to Lanczos, which starts from a random direction, as good as any other."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.n = values, len(values)
-        self.dtype, self.device, self.groups, self.meter = values.dtype, values.device, (), Meter()
-
-    def matmat(self, V: Tensor) -> Tensor:
-        self.meter.add("hvp", V.shape[1])
-        return self.values[:, None] * V
-
-    def quadratic_forms(self, draw: Draw, probes: object, *, per_batch: bool = True) -> Tensor:
-        raise NotImplementedError
 
 
 def test_typical_cost() -> None:
