@@ -14,13 +14,15 @@ from typing import Any, TypeVar, cast
 
 from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
-from hessdiag.curvature.requests import Request
+from hessdiag.curvature.requests import Request, Served
 
 __all__ = ["OutOfTime", "Steps", "run", "run_together"]
 
 T = TypeVar("T")
-Steps = Generator[Request, Any, T]
-"""An estimator: it yields requests, is sent their answers, and returns a record with a field ``cost``."""
+Steps = Generator[Request | tuple[Request, ...], Any, T]
+"""An estimator: it yields requests, is sent their answers, and returns a record with a field ``cost``.
+
+For a tuple of requests it is sent the list of their answers, from one pass."""
 
 
 class OutOfTime(Exception):  # noqa: N818 (a signal, no error)
@@ -63,10 +65,11 @@ def run_together(
                 results[name] = one.result
                 del running[name]
                 finished(name, one.result)
-        requests = {name: one.request for name, one in running.items() if one.request is not None}
-        H.meter.expect(sum(_passes(request) for request in requests.values()))
-        for name, served in zip(requests, H.serve(list(requests.values())), strict=True):
-            running[name].take(served.answer, served.cost)
+        wanted = [request for one in running.values() for request in one.requests]
+        H.meter.expect(sum(_passes(request) for request in wanted))
+        served = iter(H.serve(wanted))
+        for one in running.values():
+            one.take([next(served) for _ in one.requests])
     return results
 
 
@@ -79,20 +82,26 @@ class _Running:
     """An estimator under way: what it wants, and what it has cost so far."""
 
     steps: Steps[Any]
-    request: Request | None = None
+    wanted: Request | tuple[Request, ...] = ()
     result: Any = None
     cost: Cost = Cost()
     _answer: Any = None
 
-    def take(self, answer: Any, cost: Cost) -> None:
-        self._answer, self.cost = answer, self.cost + cost
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        return self.wanted if isinstance(self.wanted, tuple) else (self.wanted,)
+
+    def take(self, served: list[Served]) -> None:
+        answers = [one.answer for one in served]
+        self._answer = answers if isinstance(self.wanted, tuple) else answers[0]
+        self.cost = sum((one.cost for one in served), self.cost)
 
     def advance(self, late: bool) -> bool:
         """Send the answer and get the next request; whether the estimator is done."""
         try:
-            self.request = self.steps.send(self._answer)
-            if late and not self.request.vital:
-                self.request = self.steps.throw(OutOfTime())
+            self.wanted = self.steps.send(self._answer)
+            if late and not any(request.vital for request in self.requests):
+                self.wanted = self.steps.throw(OutOfTime())
         except StopIteration as stop:
             self.result = replace(stop.value, cost=self.cost)
             return True
