@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hessdiag.problem import Batch
 
-__all__ = ["by_tensor", "one_example", "tells_examples_apart"]
+__all__ = ["by_tensor", "one_example", "some_examples", "tells_examples_apart"]
 
 
 def tells_examples_apart(batch: Batch) -> bool:
@@ -21,6 +21,11 @@ def tells_examples_apart(batch: Batch) -> bool:
 def one_example(batch: Batch, number: int) -> Batch:
     """Example ``number`` as a batch of its own, without targets."""
     return Batch(batch.index, by_tensor(batch.inputs, lambda leaf: leaf[number : number + 1]), None, 1)
+
+
+def some_examples(batch: Batch, numbers: Tensor) -> Batch:
+    """The examples of these ``numbers`` as a batch, without targets."""
+    return Batch(batch.index, by_tensor(batch.inputs, lambda leaf: leaf[numbers]), None, len(numbers))
 
 
 def by_tensor(inputs: Any, change: Callable[[Tensor], Any]) -> Any:

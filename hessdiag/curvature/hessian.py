@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
 from hessdiag.cost import Cost
 from hessdiag.curvature.engines import choose_engine
-from hessdiag.curvature.operator import SymmetricOperator
+from hessdiag.curvature.gauss_newton import GaussNewton, NoSplit
+from hessdiag.curvature.operator import Split, SymmetricOperator
 from hessdiag.curvature.passes import one_pass
 from hessdiag.curvature.requests import Products, Request, Served
 from hessdiag.errors import UsageError
@@ -49,6 +51,22 @@ class HessianOperator(SymmetricOperator):
     def engine_info(self) -> EngineInfo:
         """The engine in use, for the report."""
         return EngineInfo(self.engine.name, self.engine.relative_error)
+
+    @functools.cached_property
+    def gauss_newton(self) -> GaussNewton:
+        """The Gauss-Newton part.
+
+        Raises:
+            NoSplit: there is none; says why.
+        """
+        return GaussNewton(self.problem, self.engine)
+
+    @property
+    def split(self) -> Split:
+        try:
+            return self.gauss_newton.split
+        except NoSplit as reason:
+            return Split(False, str(reason))
 
     def serve(self, requests: Sequence[Request]) -> list[Served]:
         parts = [self._parts(request) for request in requests]

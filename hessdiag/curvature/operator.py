@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +14,23 @@ from hessdiag.curvature.requests import Draw, Products, QuadraticForms, Request,
 from hessdiag.errors import UsageError
 from hessdiag.problem.problem import Group
 
-__all__ = ["Draw", "SymmetricOperator"]
+__all__ = ["Draw", "Split", "SymmetricOperator"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Whether H = G + R, Gauss-Newton part and residual, can be measured in its parts.
+
+    Attributes:
+        available: if not, ``reason`` says why.
+        columns: how many gradient passes the exact trace of G takes.
+        how: how the gradients of single examples are had.
+    """
+
+    available: bool
+    reason: str = ""
+    columns: int = 0
+    how: str = ""
 
 
 class SymmetricOperator(ABC):
@@ -37,6 +54,11 @@ class SymmetricOperator(ABC):
     def shape(self) -> tuple[int, int]:
         """``(n, n)``."""
         return (self.n, self.n)
+
+    @property
+    def split(self) -> Split:
+        """Whether there is a Gauss-Newton part to ask for (:class:`~hessdiag.curvature.requests.OutputDraws`)."""
+        return Split(False, "a matrix is known as a whole alone")
 
     @abstractmethod
     def serve(self, requests: Sequence[Request]) -> list[Served]:

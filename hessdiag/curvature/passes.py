@@ -8,20 +8,25 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hessdiag.cost import Cost, Kind
+from hessdiag.curvature.gauss_newton import TraceSamples
+from hessdiag.curvature.residual import DiagonalSearch, linearize_residual
+from hessdiag.errors import MeasurementError, UsageError
+from hessdiag.problem import Batch
 from torch import Tensor
 
-from hessdiag.cost import Cost, Kind
 from hessdiag.curvature.requests import (
     DisplacedLosses,
     Forms,
+    GaussNewtonSums,
     Losses,
+    OutputDraws,
     Products,
     QuadraticForms,
     Request,
+    ResidualDiagonal,
     Served,
 )
-from hessdiag.errors import MeasurementError, UsageError
-from hessdiag.problem import Batch
 
 if TYPE_CHECKING:
     from hessdiag.curvature.hessian import HessianOperator
@@ -51,6 +56,7 @@ class Graphs:
     def __init__(self, H: HessianOperator, batch: Batch) -> None:
         self._H, self._batch = H, batch
         self._product: Callable[[Tensor], Tensor] | None = None
+        self._residual: Callable[[Tensor], Tensor] | None = None
 
     def product(self) -> Callable[[Tensor], Tensor]:
         """The function v -> H_b v."""
@@ -58,9 +64,16 @@ class Graphs:
             self._product = self._H.engine.linearize(self._H.problem, self._batch)
         return self._product
 
+    def residual(self) -> Product:
+        """The function v -> R_b v."""
+        if self._residual is None:
+            part = self._H.gauss_newton
+            self._residual = linearize_residual(part.problem, part.loss, self._H.engine, self._batch)
+        return self._residual
+
     def drop(self) -> None:
         """Free the memory."""
-        self._product = None
+        self._product = self._residual = None
 
 
 class Worker(ABC):
@@ -130,7 +143,7 @@ class _QuadraticForms(Worker):
         request = self.request
         if request.batches is not None and batch.index not in request.batches:
             return
-        product = graphs.product()
+        product = graphs.product() if request.part == "hessian" else graphs.residual()
         for place, probe in enumerate(request.probes):
             v = request.draw(probe, batch.index if request.per_batch else None).to(self.H.device, self.H.dtype)
             form = self.H.by_group(v, product(v))
@@ -141,6 +154,32 @@ class _QuadraticForms(Worker):
     def answer(self) -> Forms:
         weight = self.problem.weight
         return Forms(_finite(self.sums / weight).cpu(), (self.totals / weight).cpu())
+
+
+class _OutputDraws(Worker):
+    def __init__(self, H: HessianOperator, request: OutputDraws) -> None:
+        super().__init__(H)
+        self.samples = TraceSamples(H.gauss_newton, request)
+
+    def work(self, batch: Batch, graphs: Graphs) -> None:
+        self.count("gradient", self.samples.take(batch))
+
+    def answer(self) -> GaussNewtonSums:
+        return self.samples.answer()
+
+
+class _ResidualDiagonal(Worker):
+    def __init__(self, H: HessianOperator, request: ResidualDiagonal) -> None:
+        super().__init__(H)
+        part = H.gauss_newton
+        self.search = DiagonalSearch(part.problem, part.loss, H.engine, request.seed)
+
+    def work(self, batch: Batch, graphs: Graphs) -> None:
+        if self.search.take(batch):
+            self.count("gradient", 1)
+
+    def answer(self) -> int | None:
+        return self.search.answer()
 
 
 class _DisplacedLosses(Worker):
@@ -180,6 +219,8 @@ class _DisplacedLosses(Worker):
 _WORKERS: dict[type[Request], Callable[[HessianOperator, Any], Worker]] = {
     Products: _Products,
     QuadraticForms: _QuadraticForms,
+    OutputDraws: _OutputDraws,
+    ResidualDiagonal: _ResidualDiagonal,
     DisplacedLosses: _DisplacedLosses,
 }
 

@@ -39,6 +39,11 @@ class Squares(Protocol):
     outputs: Tensor
 
     @property
+    def apart(self) -> bool:
+        """Whether the first dimension of the outputs is the examples."""
+        ...
+
+    @property
     def how(self) -> str:
         """In words."""
         ...
@@ -51,6 +56,7 @@ class Squares(Protocol):
 class WholeBatch:
     """The batch as one example."""
 
+    apart = False
     how = "whole batches: their examples cannot be told apart"
 
     def __init__(self, problem: Problem, batch: Batch) -> None:
@@ -71,6 +77,7 @@ class OneByOne:
         numbers: some of the examples; default: all.
     """
 
+    apart = True
     how = "batches of one example"
 
     def __init__(self, problem: Problem, batch: Batch, outputs: Tensor, numbers: Sequence[int] | None = None) -> None:
@@ -100,6 +107,7 @@ class OneByOne:
 class Vectorised:
     """A gradient for each example in some of the parameters, by vmap over the examples."""
 
+    apart = True
     how = "gradients of single examples"
 
     def __init__(self, problem: Problem, batch: Batch, outputs: Tensor, numbers: Sequence[int] | None = None) -> None:
@@ -136,6 +144,8 @@ class Layers:
     Attributes:
         pattern: which operations used which weights, and how the examples lay in them.
     """
+
+    apart = True
 
     def __init__(self, problem: Problem, batch: Batch) -> None:
         self._parameters = list(problem.parameters.values())

@@ -25,6 +25,7 @@ __all__ = [
     "Products",
     "QuadraticForms",
     "Request",
+    "ResidualDiagonal",
     "Served",
 ]
 
@@ -121,6 +122,16 @@ class GaussNewtonSums:
     sums: Tensor
     variance: Tensor
     degrees: float
+
+
+@dataclass(frozen=True)
+class ResidualDiagonal(Request):
+    """Whether R has a diagonal; the answer is the number of a parameter tensor g with R_gg != 0, or None.
+
+    None says that Tr[R] = 0 by the structure of the network. Two products or so on a few examples for each tensor.
+    """
+
+    seed: int
 
 
 @dataclass(frozen=True)

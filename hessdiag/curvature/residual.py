@@ -1,0 +1,118 @@
+"""The residual part R of H = G + R: its products, and whether it has a diagonal."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.engines import Engine, Product
+from hessdiag.curvature.examples import some_examples, tells_examples_apart
+from hessdiag.curvature.keyed import keyed_generator
+from hessdiag.losses import ConvexLoss
+from hessdiag.losses.totals import Totals, at_least_float32
+from hessdiag.problem import Batch, Problem
+
+__all__ = ["DiagonalSearch", "linearize_residual"]
+
+_DIAGONAL = 8  # the stream of the vectors here, beside those of hessdiag.estimators.probes
+_EXAMPLES = 8  # whether a network is piecewise linear shows on a few of them
+
+
+@dataclass(frozen=True)
+class _LinearLoss:
+    """<c, z>: its second derivative in the weights is sum_k c_k d^2 z_k / dw^2."""
+
+    slopes: Tensor
+
+    def __call__(self, outputs: Any, targets: Any, examples: int) -> Totals:
+        total = (at_least_float32(outputs) * self.slopes).sum(dtype=torch.float64)
+        return total, torch.ones_like(total)
+
+    def check(self, outputs: Any, targets: Any) -> None:
+        """It takes any outputs."""
+
+
+def linearize_residual(problem: Problem, loss: ConvexLoss, engine: Engine, batch: Batch) -> Product:
+    """The function v -> R_b v at the present weights, by the engine's own second derivative of <c, z>.
+
+    No difference of large numbers is taken: c is held fixed, and G never appears.
+
+    Args:
+        problem: of which ``loss`` is the convex form.
+        loss: convex in the outputs.
+        engine: that differentiates twice.
+        batch: one of the problem's.
+    """
+    return _of_slopes(problem, slopes(problem, loss, batch), engine, batch)
+
+
+def slopes(problem: Problem, loss: ConvexLoss, batch: Batch) -> Tensor:
+    """C = d total / dz of one batch, in at least float32 and without graph."""
+    with torch.no_grad():
+        outputs = at_least_float32(problem.outputs(batch))
+    outputs = outputs.detach().requires_grad_()
+    total, _ = loss(outputs, batch.targets, batch.rows)
+    (found,) = torch.autograd.grad(total, outputs)
+    return found
+
+
+def _of_slopes(problem: Problem, c: Tensor, engine: Engine, batch: Batch) -> Product:
+    linear = copy.copy(problem)
+    linear.loss = _LinearLoss(c)
+    return engine.linearize(linear, batch)
+
+
+class DiagonalSearch:
+    """Looks for a parameter tensor g whose diagonal block R_gg is not zero, batch after batch.
+
+    Where a network is piecewise linear in every single tensor (rectifiers, pooling, BatchNorm in evaluation mode)
+    there is none, and Tr[H] = Tr[G]. For a Gaussian v on g alone (R v)_g is nothing but rounding then, beside the
+    rest of R v. A few examples show it: those of a batch on which the loss's slope is largest. The tensors are spread
+    over the batches.
+    """
+
+    def __init__(self, problem: Problem, loss: ConvexLoss, engine: Engine, seed: int) -> None:
+        self._problem, self._loss, self._engine, self._seed = problem, loss, engine, seed
+        self._waiting = list(range(len(problem.groups)))
+        self._share = -(-len(self._waiting) // problem.data_info.batches)
+        self._found: int | None = None
+        self._all_flat = True
+
+    def take(self, batch: Batch) -> bool:
+        """Look at some tensors on one batch; whether there was work to do."""
+        if self._found is not None or not self._waiting:
+            return False
+        c = slopes(self._problem, self._loss, batch)
+        if not bool(c.any()):
+            return True
+        self._all_flat = False
+        if tells_examples_apart(batch) and len(c) == batch.examples:
+            steepest = torch.argsort(c.reshape(len(c), -1).square().sum(1), descending=True, stable=True)[:_EXAMPLES]
+            batch, c = some_examples(batch, steepest), c[steepest]
+        product = _of_slopes(self._problem, c, self._engine, batch)
+        last = batch.index == self._problem.data_info.batches - 1
+        for _ in range(len(self._waiting) if last else min(self._share, len(self._waiting))):
+            number = self._waiting.pop(0)
+            if self._has_diagonal(product, number):
+                self._found = number
+                break
+        return True
+
+    def answer(self) -> int | None:
+        """The number of a tensor with a diagonal block, or of one that could not be looked at; None: there is none."""
+        if self._found is None and self._waiting and not self._all_flat:
+            return self._waiting[0]
+        return self._found
+
+    def _has_diagonal(self, product: Product, number: int) -> bool:
+        v = torch.zeros(self._problem.n, dtype=self._problem.dtype, device=self._problem.device)
+        place = torch.split(v, [group.size for group in self._problem.groups])[number]
+        generator = keyed_generator(v.device, self._seed, _DIAGONAL, number)
+        place.copy_(torch.empty_like(place, dtype=torch.float32).normal_(generator=generator))
+        norms = [0.0 if row is None else float(torch.linalg.vector_norm(row.double())) for row in product(v)]
+        tolerance = min(1e3 * torch.finfo(self._problem.model_dtype).eps, 0.05)
+        return norms[number] > tolerance * max(norms)
