@@ -17,6 +17,8 @@ from hessdiag.cost import Cost
 
 __all__ = [
     "SCHEMA",
+    "SECTIONS",
+    "Caution",
     "CheckpointInfo",
     "Cost",
     "CrosscheckResult",
@@ -42,7 +44,18 @@ __all__ = [
 
 SCHEMA = "hessdiag/report@1"
 
+SECTIONS = {
+    "eigenvalues": "eigenvalues",
+    "trace": "trace",
+    "gap": "noise gap",
+    "density": "spectral density",
+    "crosscheck": "crosscheck",
+}
+"""What a report may hold, in the order in which it is shown: keys, and names for people."""
+
 Status = Literal["complete", "partial", "failed"]
+_ABSENT = {"absent": "where there is nothing to say"}
+"""Marks a field that a document lacks as long as it has its default."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class EigenvaluesResult:
     smallest: tuple[Eigenpair, ...]
     seed: int
     cost: Cost
-    bounds: EigenvalueBounds | None = None
+    bounds: EigenvalueBounds | None = field(default=None, metadata=_ABSENT)
     restarts: int = 0  # of a basis that had reached the memory it may take
 
 
@@ -120,9 +133,9 @@ class TraceResult:
     groups: tuple[GroupTrace, ...]
     seed: int
     cost: Cost
-    reason: str = ""
-    gauss_newton: TracePart | None = None
-    residual: TracePart | None = None
+    reason: str = field(default="", metadata=_ABSENT)
+    gauss_newton: TracePart | None = field(default=None, metadata=_ABSENT)
+    residual: TracePart | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True)
@@ -141,8 +154,8 @@ class GapRow:
     predicted_stderr: float
     relative_deviation: float | None
     relative_deviation_stderr: float | None
-    remainder: float | None = None
-    remainder_stderr: float | None = None
+    remainder: float | None = field(default=None, metadata=_ABSENT)
+    remainder_stderr: float | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True)
@@ -186,8 +199,8 @@ class GapResult:
     rows: tuple[GapRow, ...]
     seed: int
     cost: Cost
-    fit: GapFit | None = None
-    search: SigmaSearch | None = None
+    fit: GapFit | None = field(default=None, metadata=_ABSENT)
+    search: SigmaSearch | None = field(default=None, metadata=_ABSENT)
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ class CheckpointInfo:
     path: str
     format: str
     sha256: str
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = field(default=(), metadata=_ABSENT)
 
 
 @dataclass(frozen=True)
@@ -273,6 +286,23 @@ class DataInfo:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Caution:
+    """What a reader must not miss, and the section that it is about; "" for the whole report."""
+
+    text: str
+    section: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.section}: {self.text}" if self.section else self.text
+
+    @classmethod
+    def read(cls, line: str) -> Caution:
+        """From the line that a report document has of it."""
+        section, colon, text = line.partition(": ")
+        return cls(text, section) if colon and section in SECTIONS else cls(line)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that one command measured, and what it measured it on."""
@@ -291,18 +321,20 @@ class Report:
     crosscheck: CrosscheckResult | None = None
     cost: Cost = Cost()
     seed: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Caution, ...] = field(default=(), metadata=_ABSENT)
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of the sections that were measured."""
+        return tuple(name for name in SECTIONS if getattr(self, name) is not None)
+
     def to_dict(self) -> dict[str, Any]:
         """The report document (schema ``hessdiag/report@1``), ready for ``json.dumps``."""
-        body = plain(self)
-        measured = {key: value for key, value in body.items() if value is not None}
-        if not self.warnings:
-            del measured["warnings"]
-        if self.target.checkpoint is not None and not self.target.checkpoint.left_out:
-            del measured["target"]["checkpoint"]["left_out"]
+        measured = {key: value for key, value in plain(self).items() if value is not None}
+        if self.warnings:
+            measured["warnings"] = [str(caution) for caution in self.warnings]
         return {"schema": SCHEMA} | measured
 
     @classmethod
@@ -317,13 +349,17 @@ class Report:
         found = document.get("schema") if isinstance(document, Mapping) else None
         if found != SCHEMA:
             raise ValueError(f"found schema {found!r}, expected {SCHEMA!r}")
-        return TypeAdapter(cls).validate_python({key: value for key, value in document.items() if key != "schema"})
+        body = {key: value for key, value in document.items() if key != "schema"}
+        if isinstance(body.get("warnings"), list):
+            body["warnings"] = [Caution.read(line) if isinstance(line, str) else line for line in body["warnings"]]
+        return TypeAdapter(cls).validate_python(body)
 
 
 def plain(value: Any) -> Any:
     """Dataclasses to dicts, tuples to lists, numbers that JSON does not have to None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        items = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return {f.name: plain(item) for f, item in items if not ("absent" in f.metadata and item == f.default)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,6 +12,7 @@ import hessdiag
 from hessdiag import results
 from hessdiag.cost import Cost, Meter
 from hessdiag.results import (
+    Caution,
     CheckpointInfo,
     CrosscheckResult,
     CrosscheckRow,
@@ -68,7 +69,7 @@ REPORT = Report(
     ),
     cost=COST,
     seed=0,
-    warnings=("beware",),
+    warnings=(Caution("beware"), Caution("wide: wider", "trace")),
     settings={"audit": {"trace": {"rtol": 0.05, "max_matvecs": 2000}}},
     environment={"python": "3.11"},
 )
@@ -107,6 +108,18 @@ def test_what_was_not_measured_is_absent():
         *("schema", "version", "command", "status", "target", "data", "cost", "seed", "settings", "environment")
     }
     assert through_json(bare) == bare
+
+
+def test_warnings_are_lines_that_begin_with_their_section():
+    assert REPORT.to_dict()["warnings"] == ["beware", "trace: wide: wider"]
+    assert Caution.read("model: no section of a report") == Caution("model: no section of a report")
+
+
+def test_what_a_method_does_not_have_is_absent():
+    document = REPORT.to_dict()
+    optional = {"bounds", "reason", "gauss_newton", "residual", "fit", "search", "remainder", "left_out"}
+    found = [document["eigenvalues"], document["trace"], document["gap"], document["target"]["checkpoint"]]
+    assert not any(optional & section.keys() for section in [*found, *document["gap"]["rows"]])
 
 
 def test_what_does_not_exist_is_null():

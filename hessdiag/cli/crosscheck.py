@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hessdiag.cli.options import Request, measuring
 
 if TYPE_CHECKING:
-    from hessdiag.problem import Problem
     from hessdiag.results import Report
-    from hessdiag.workflows.audit import Watch
 
 
 @measuring
@@ -21,11 +19,10 @@ def crosscheck(request: Request) -> None:
     from hessdiag.cli.measure import measure
 
     spec = request.load_spec()
-    plan = spec.audit.only(("eigenvalues", "trace"))
 
-    def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
+    def work(*given: Any, **shared: Any) -> Report:
         from hessdiag.workflows.crosscheck import crosscheck as run
 
-        return run(problem, plan, seed=request.common.seed, previous=previous, watch=watch)
+        return run(*given, **shared)
 
-    measure(request, spec, plan, work)
+    measure(request, spec, spec.audit.only(("eigenvalues", "trace")), work)

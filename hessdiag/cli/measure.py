@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,23 +15,25 @@ from hessdiag.cli.failures import INTERRUPTED, no_more_interrupts
 from hessdiag.cli.progress import progress
 from hessdiag.cli.request import Request
 from hessdiag.cli.streams import results_alone_on_stdout, say
+from hessdiag.cost import Cost
 from hessdiag.errors import HessdiagError, UsageError
 from hessdiag.files import refuse_unwritable, write_atomically
 from hessdiag.reports import json as json_report
 from hessdiag.reports import terminal
 from hessdiag.reports.console import stdout_console
-from hessdiag.results import Report
+from hessdiag.reports.numbers import count, duration, rough_duration, roughly
+from hessdiag.results import SECTIONS, Report
 
 if TYPE_CHECKING:
     from hessdiag.problem import Problem
     from hessdiag.spec import Spec
     from hessdiag.spec.schema import AuditSpec
-    from hessdiag.workflows.audit import Watch
 
 __all__ = ["measure", "measure_sections"]
 
-Work = Callable[["Problem", "Watch", Report | None], Report]
-"""What a command does with a problem, given a watcher of partial reports and an interrupted run's report."""
+Work = Callable[..., Report]
+"""A workflow: called with a problem, the plan, and the keywords that :func:`hessdiag.audit` and the others share:
+``seed``, ``previous``, ``watch``, ``told`` and ``started``."""
 
 
 def measure_sections(request: Request, sections: tuple[str, ...] | None = None) -> None:
@@ -38,10 +41,10 @@ def measure_sections(request: Request, sections: tuple[str, ...] | None = None) 
     spec = request.load_spec()
     plan = spec.audit if sections is None else spec.audit.only(sections)
 
-    def work(problem: Problem, watch: Watch, previous: Report | None) -> Report:
+    def work(problem: Problem, plan: AuditSpec, **shared: Any) -> Report:
         from hessdiag.workflows.audit import audit
 
-        return audit(problem, plan, seed=request.common.seed, command=request.command, previous=previous, watch=watch)
+        return audit(problem, plan, command=request.command, **shared)
 
     measure(request, spec, plan, work)
 
@@ -51,11 +54,12 @@ def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
 
     What is finished is on disk before the next section begins, and an interrupted run goes on from there.
     """
+    started = time.perf_counter()
     refuse_unwritable(request.out)
     common, seen = request.common, _Seen(request.out)
     with results_alone_on_stdout(), progress(common.quiet) as stage:
         try:
-            stage("load")
+            stage("loading")
             problem = _loaded(request, spec)
             _refuse_too_many_eigenvalues(request, plan, problem.n)
 
@@ -63,7 +67,19 @@ def measure(request: Request, spec: Spec, plan: AuditSpec, work: Work) -> None:
                 seen.save(report)
                 stage(section, problem.meter)
 
-            report = work(problem, watch, _previous(request.out))
+            def told(expected: Cost) -> None:
+                if not common.quiet:
+                    say(_foretold(expected, plan.max_time))
+
+            report = work(
+                problem,
+                plan,
+                seed=common.seed,
+                previous=_previous(request.out),
+                watch=watch,
+                told=told,
+                started=started,
+            )
         except KeyboardInterrupt:
             no_more_interrupts()
             stage("")
@@ -97,6 +113,13 @@ def _refuse_too_many_eigenvalues(request: Request, plan: AuditSpec, n: int) -> N
         )
 
 
+def _foretold(expected: Cost, max_time: float | None) -> str:
+    """The cost line: what is to come, to the one or two digits that such a guess has."""
+    passes = roughly(expected.passes)
+    end = "" if max_time is None else f"; cut short {duration(max_time)} after the start"
+    return f"about {count(passes, 'pass', 'passes')} over the data, {rough_duration(expected.seconds)}{end}"
+
+
 class _Seen:
     """The reports that were watched, each written over the last."""
 
@@ -111,8 +134,7 @@ class _Seen:
         self.last = report
 
     def summary(self) -> str:
-        sections = ("eigenvalues", "trace", "gap", "density", "crosscheck")
-        done = [name for name in sections if self.last is not None and getattr(self.last, name) is not None]
+        done = () if self.last is None else [SECTIONS[name] for name in self.last.sections]
         if not done:
             return "interrupted: no section was finished"
         return f"interrupted: {', '.join(done)} finished and saved in {self.path}; the same command goes on from there"

@@ -13,22 +13,12 @@ from hessdiag.reports.console import stderr_console
 
 __all__ = ["Stages", "progress"]
 
-_TITLES = {
-    "load": "loading",
-    "gradient": "gradient",
-    "eigenvalues": "eigenvalues",
-    "trace": "trace",
-    "gap": "noise gap",
-    "density": "spectral density",
-    "crosscheck": "crosscheck",
-}
-
 
 class Stages(Protocol):
-    """Told of each stage as it begins."""
+    """Told what is under way whenever that changes, as "eigenvalues, trace"; "" ends it."""
 
     def __call__(self, stage: str, meter: Meter | None = None) -> None:
-        """Begin ``stage``; its passes are read off ``meter``."""
+        """Show ``stage``; its passes are read off ``meter``."""
         ...
 
 
@@ -56,20 +46,26 @@ def progress(quiet: bool) -> Iterator[Stages]:
 
 
 class _Drawn:
-    """One bar; a new stage takes it over."""
+    """One bar. It goes on when some of what is under way is finished, and begins anew with something new."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task: TaskID | None = None
+        self._under_way: set[str] = set()
         self._begun_at = 0.0
 
     def __call__(self, stage: str, meter: Meter | None = None) -> None:
+        under_way = set(stage.split(", "))
+        if self._task is not None and under_way <= self._under_way:
+            self._bar.update(self._task, description=stage)
+            self._under_way = under_way
+            return
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
         if not stage:
             return
-        self._task = self._bar.add_task(_TITLES.get(stage, stage), total=None, passes="", left="")
+        self._task, self._under_way = self._bar.add_task(stage, total=None, passes="", left=""), under_way
         if meter is not None:
             self._begun_at = meter.read().passes
             meter.watcher = self._update
@@ -79,5 +75,5 @@ class _Drawn:
             return
         done = meter.read().passes - self._begun_at
         expected = max(meter.expected_passes - self._begun_at, done)
-        passes = f"{done:.0f}/{expected:.0f} passes"
+        passes = f"{done:,.0f}/{expected:,.0f} passes"
         self._bar.update(self._task, completed=done, total=expected or None, passes=passes, left="left")

@@ -60,7 +60,14 @@ class Common:
     )
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a batch.")] = None
     max_examples: Annotated[int | None, typer.Option(min=1, help="Measure on a random subset.")] = None
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS|10m|2h",
+            help="End with what is measured by then, loading included; a run that is cut short does not repeat.",
+        ),
+    ] = None
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No forecast and no progress on stderr.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False
 
 
@@ -133,6 +140,7 @@ class Request:
             "model__weights": self.common.weights,
             "data__batch_size": self.common.batch_size,
             "data__max_examples": self.common.max_examples,
+            "audit__max_time": self.common.max_time,
         } | self.own
         typed = {}
         for name, value in values.items():

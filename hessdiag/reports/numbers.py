@@ -21,6 +21,8 @@ __all__ = [
     "measured",
     "number",
     "percent",
+    "rough_duration",
+    "roughly",
     "same_decimals",
 ]
 
@@ -112,6 +114,24 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def roughly(amount: float) -> int:
+    """A guess to one digit, or to two where the first is 1 or 2: 43 as 40, 126 as 130; at least 1."""
+    if amount < 10:
+        return max(round(amount), 1)
+    place = _exponent(amount) - (f"{amount:e}"[0] in "12")
+    return round(amount / 10.0**place) * int(10.0**place)
+
+
+def rough_duration(seconds: float) -> str:
+    """A guessed time: less than a second, 8 s, 2 min, 3 h, 4 days."""
+    if seconds < 1:
+        return "less than a second"
+    for size, unit, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 48)):
+        if seconds / size < most:
+            return f"{roughly(seconds / size)} {unit}"
+    return f"{roughly(seconds / 86400)} days"
 
 
 def align(cells: Sequence[Measured]) -> list[str]:

@@ -1,7 +1,7 @@
 """What is to be measured, and on what: the spec (YAML) as frozen models, every fault in it at once.
 
-The names are loaded on first use: ``hessdiag.spec.names`` and ``parse_sigmas`` come without pydantic, so that
-``hessdiag --help`` stays fast. Nothing here imports torch.
+The names are loaded on first use: ``hessdiag.spec.names`` comes without pydantic, so that ``hessdiag --help`` stays
+fast. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ _HOMES = {
     "Spec": "hessdiag.spec.schema",
     "json_schema": "hessdiag.spec.schema",
     "load_spec": "hessdiag.spec.parse",
-    "parse_sigmas": "hessdiag.spec.sigmas",
 }
 
-__all__ = ["Spec", "json_schema", "load_spec", "parse_sigmas"]
+__all__ = ["Spec", "json_schema", "load_spec"]
 
 if TYPE_CHECKING:
     from hessdiag.spec.parse import load_spec
     from hessdiag.spec.schema import Spec, json_schema
-    from hessdiag.spec.sigmas import parse_sigmas
 
 __getattr__ = loader(globals(), _HOMES)
 

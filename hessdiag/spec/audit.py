@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Any
+import math
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
+from hessdiag.results import SECTIONS
 from hessdiag.spec.fields import Positive, StrictModel, Whole0, Whole1, Whole2, Whole16, expected, one_of
 from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution, EigenvalueMethod, GapEstimator, TraceMethod
+from hessdiag.spec.quantities import (
+    MEMORY_FORMS,
+    MEMORY_PATTERN,
+    TIME_FORMS,
+    TIME_PATTERN,
+    parse_memory,
+    parse_time,
+)
 from hessdiag.spec.sigmas import SIGMA_FORMS, check_distinct, parse_sigmas
 
 __all__ = ["AuditSpec", "DensitySpec", "EigenvaluesSpec", "GapSpec", "TraceSpec"]
@@ -106,6 +116,33 @@ class DensitySpec(StrictModel):
     points: Whole16 = Field(default=256, description="Points of the grid on which the density is given.")
 
 
+def _read_quantity(parse: Callable[[str], float], least: float, forms: str) -> BeforeValidator:
+    """A number in the base unit, or a text that ``parse`` reads."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            return parse(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < math.inf:
+            raise expected(forms)
+        return type(least)(value)
+
+    return BeforeValidator(read)
+
+
+_LEAST_TIME = 5e-324  # the least float above 0
+
+Seconds = Annotated[
+    float,
+    _read_quantity(parse_time, _LEAST_TIME, TIME_FORMS),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": TIME_PATTERN}]}),
+]
+Bytes = Annotated[
+    int,
+    _read_quantity(parse_memory, 1, MEMORY_FORMS),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1}, {"type": "string", "pattern": MEMORY_PATTERN}]}),
+]
+
+
 class AuditSpec(StrictModel):
     """What is measured; null skips a part."""
 
@@ -113,16 +150,16 @@ class AuditSpec(StrictModel):
     trace: TraceSpec | None = Field(default=TraceSpec(), description="The trace.")
     gap: GapSpec | None = Field(default=GapSpec(), description="The noise gap.")
     density: DensitySpec | None = Field(default=None, description="The spectral density; omitted: skipped.")
+    max_time: Seconds | None = Field(
+        default=None,
+        description="End with what is measured after this time: seconds, or as 10m or 2h; such a run does not repeat.",
+    )
 
     def only(self, sections: Collection[str]) -> AuditSpec:
         """These sections and no others; one that the spec skips is measured with its defaults."""
-        defaults = {
-            "eigenvalues": EigenvaluesSpec(),
-            "trace": TraceSpec(),
-            "gap": GapSpec(),
-            "density": DensitySpec(),
-        }
-        chosen = {
-            name: (getattr(self, name) or default) if name in sections else None for name, default in defaults.items()
-        }
+        chosen: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if name in SECTIONS:
+                kind = get_args(field.annotation)[0]  # of `kind | None`
+                chosen[name] = (getattr(self, name) or kind()) if name in sections else None
         return self.model_copy(update=chosen)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -16,17 +17,21 @@ from hessdiag.errors import MeasurementError
 from hessdiag.estimators.density import density_steps
 from hessdiag.estimators.eigenvalues import eigenvalue_steps
 from hessdiag.estimators.noise_gap import GapDraws, gap_steps, gap_table
-from hessdiag.estimators.steps import Steps, run_together
+from hessdiag.estimators.steps import OutOfTime, Steps, run_together
 from hessdiag.estimators.trace import trace_steps
 from hessdiag.problem import Problem
-from hessdiag.results import Report, Target
+from hessdiag.results import SECTIONS, Caution, Report, Target
 from hessdiag.spec.schema import AuditSpec, TraceSpec
+from hessdiag.workflows.cautions import general_cautions, section_cautions
+from hessdiag.workflows.forecast import forecast
 
-__all__ = ["SECTIONS", "audit", "blank_report"]
+__all__ = ["Told", "Watch", "audit", "audit_of", "blank_report"]
 
 Watch = Callable[[Report, str], None]
-"""Called with what is finished so far whenever that changes, and with what is measured next, as "eigenvalues, trace"
-("" at the end)."""
+"""Called with what is finished so far whenever that changes, and with what is measured next, in words, as
+"eigenvalues, trace" ("" at the end)."""
+Told = Callable[[Cost], None]
+"""Called once, before the sections begin, with what they will cost, roughly."""
 
 
 def audit(
@@ -37,8 +42,13 @@ def audit(
     command: str = "audit",
     previous: Report | None = None,
     watch: Watch = lambda report, section: None,
+    told: Told = lambda expected: None,
+    started: float | None = None,
 ) -> Report:
     """Measure everything that ``settings`` asks for.
+
+    The sections run side by side: one pass over the data serves all of them, and none of their numbers depends on
+    what runs beside it.
 
     Args:
         problem: what to measure.
@@ -49,7 +59,9 @@ def audit(
         previous: the report of a run that did not come to its end; its finished sections are taken over if it
             measured the same problem with the same settings, which the loss and the gradient norm must confirm
             bit for bit.
-        watch: is shown the partial report before each section.
+        watch: is shown the partial report whenever a section is finished.
+        told: is told beforehand what the sections will cost, roughly.
+        started: when the clock of ``settings.max_time`` began to run, by ``time.perf_counter``; default: now.
 
     Returns:
         The report; status ``complete``.
@@ -58,31 +70,51 @@ def audit(
         HessdiagError: a section could not be measured; ``watch`` has seen the rest with status ``failed``, as it
             has when anything else is raised.
     """
-    settings = settings or problem.settings or AuditSpec()
+    return audit_of(
+        HessianOperator(problem),
+        settings or problem.settings or AuditSpec(),
+        seed=seed,
+        command=command,
+        previous=previous,
+        watch=watch,
+        told=told,
+        started=time.perf_counter() if started is None else started,
+    )
+
+
+def audit_of(
+    H: HessianOperator,
+    settings: AuditSpec,
+    *,
+    seed: int,
+    command: str,
+    previous: Report | None,
+    watch: Watch,
+    told: Told,
+    started: float,
+) -> Report:
+    """:func:`audit` by an operator that there is already."""
     if settings.gap is not None and settings.trace is None:
         settings = settings.model_copy(update={"trace": TraceSpec()})
-    H = HessianOperator(problem)
+    problem = H.problem
     report = blank_report(command, problem, H, settings, seed)
     watch(report, "gradient")
     loss = problem.evaluate()
+    begun = time.perf_counter()
     report = replace(report, loss=loss, gradient_norm=_gradient_norm(problem, loss))
-    resumed = _finished_sections(previous, report)
-    report = replace(report, **resumed)
-    spent_before = sum((section.cost for section in resumed.values()), Cost())
-    measuring = _Measuring(
-        problem,
-        H,
-        settings,
-        seed,
-        report,
-        lambda seen, sections: watch(_with_totals(seen, problem, spent_before), sections),
-    )
+    seconds_per_gradient = time.perf_counter() - begun
+    resumed = _resumed(previous, report)
+    measuring = _Measuring(H, settings, seed, replace(report, **resumed), watch)
+    if previous is not None and resumed:
+        measuring.take_over(previous)
+    wanted = [name for name in _STEPS if getattr(settings, name) and name not in resumed]
+    told(forecast(settings, wanted, seconds_per_gradient))
     try:
-        report = measuring.measured([name for name in SECTIONS if getattr(settings, name) and name not in resumed])
+        measuring.measure(wanted, None if settings.max_time is None else started + settings.max_time)
     except Exception:
-        watch(replace(_with_totals(measuring.report, problem, spent_before), status="failed"), "")
+        watch(replace(measuring.report, status="failed"), "")
         raise
-    report = replace(_with_totals(report, problem, spent_before), status="complete")
+    report = replace(measuring.report, status="complete")
     watch(report, "")
     return report
 
@@ -100,42 +132,78 @@ def _gradient_norm(problem: Problem, loss: float) -> float:
 class _Measuring:
     """Runs the sections' estimators side by side, and keeps the report of what is finished."""
 
-    def __init__(
-        self, problem: Problem, H: HessianOperator, settings: AuditSpec, seed: int, report: Report, watch: Watch
-    ) -> None:
-        self.problem, self.H, self.settings, self.seed = problem, H, settings, seed
-        self.report, self._watch = report, watch
+    def __init__(self, H: HessianOperator, settings: AuditSpec, seed: int, report: Report, watch: Watch) -> None:
+        self.problem, self.H, self.settings, self.seed = H.problem, H, settings, seed
+        self._report, self._watch = report, watch
+        self._spent_before = Cost()
+        self._cautions: list[Caution] = []
+        self._cut_short: set[str] = set()
         self._drawn: GapDraws | None = None
+        self._left: list[str] = []
 
-    def measured(self, wanted: list[str]) -> Report:
-        """The report with these sections in it."""
+    @property
+    def report(self) -> Report:
+        """What is finished, with its cost and its cautions."""
+        said = [caution for name in SECTIONS for caution in self._cautions if caution.section == name]
+        return replace(
+            self._report,
+            cost=self.problem.meter.read() + self._spent_before,
+            warnings=(*general_cautions(self._report), *said),
+        )
+
+    def take_over(self, previous: Report) -> None:
+        """Sections that an earlier run finished keep their costs and their cautions."""
+        finished = self._report.sections
+        self._spent_before = sum((getattr(previous, name).cost for name in finished), Cost())
+        self._cautions += [caution for caution in previous.warnings if caution.section in finished]
+
+    def measure(self, wanted: list[str], deadline: float | None) -> None:
+        """Measure these sections."""
         for together in _ROUNDS:
             self._left = [name for name in together if name in wanted]
             if self._left:
-                self._watch(self.report, self._title())
-                estimators = {name: _STEPS[name](self) for name in self._left}
-                run_together(self.H, estimators, finished=self._finished)
-        return self.report
+                self._show()
+                estimators = {name: self._noted(name, _STEPS[name](self)) for name in self._left}
+                run_together(self.H, estimators, finished=self._finished, deadline=deadline)
 
     def options(self, section: str) -> dict[str, Any]:
         """What the spec says of a section, as keyword arguments."""
         plan: dict[str, Any] = getattr(self.settings, section).model_dump()
         return plan | {"seed": self.seed}
 
-    def _finished(self, name: str, result: Any) -> None:
-        if name == "gap":
-            self._drawn, result = result, None
-        else:
-            self.report = replace(self.report, **{name: result})
-        if self._drawn is not None and self.report.trace is not None:  # the gap is held against the trace
-            self.report = replace(self.report, gap=gap_table(self._drawn, self.report.trace))
-            self._drawn = None
-        self._left.remove(name)
-        if self._left:
-            self._watch(self.report, self._title())
+    def _noted(self, name: str, steps: Steps[Any]) -> Steps[Any]:
+        """The same steps; it is noted when the time was up before they were done."""
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    answer = yield request
+                except OutOfTime as signal:
+                    self._cut_short.add(name)
+                    request = steps.throw(signal)
+                else:
+                    request = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
 
-    def _title(self) -> str:
-        return ", ".join(self._left)
+    def _finished(self, name: str, result: Any) -> None:
+        self._left.remove(name)
+        if name == "gap":
+            self._drawn = result
+        else:
+            self._take(name, result)
+        if self._drawn is not None and self._report.trace is not None:  # the gap is held against the trace
+            self._take("gap", gap_table(self._drawn, self._report.trace))
+            self._drawn = None
+        if self._left:
+            self._show()
+
+    def _take(self, name: str, result: Any) -> None:
+        self._report = replace(self._report, **{name: result})
+        self._cautions += section_cautions(name, result, self.settings, cut_short=name in self._cut_short)
+
+    def _show(self) -> None:
+        self._watch(self.report, ", ".join(SECTIONS[name] for name in self._left))
 
 
 def _gap_steps(job: _Measuring) -> Steps[GapDraws]:
@@ -149,7 +217,6 @@ _STEPS: dict[str, Callable[[_Measuring], Steps[Any]]] = {
     "gap": _gap_steps,
     "density": lambda job: density_steps(job.H, **job.options("density")),
 }
-SECTIONS = tuple(_STEPS)
 _ROUNDS = (("eigenvalues", "trace", "gap"), ("density",))
 """What shares its passes over the data."""
 
@@ -197,7 +264,7 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, tuple, list, dict, type(None))) else type(value).__qualname__
 
 
-def _finished_sections(previous: Report | None, now: Report) -> dict[str, Any]:
+def _resumed(previous: Report | None, now: Report) -> Mapping[str, Any]:
     """The sections of an interrupted run that this run may take over."""
     if previous is None or previous.status == "complete":
         return {}
@@ -205,30 +272,4 @@ def _finished_sections(previous: Report | None, now: Report) -> dict[str, Any]:
     was, new = previous.to_dict(), now.to_dict()  # as documents: reading one back does not restore tuples
     if any(was.get(name) != new.get(name) for name in same):
         return {}
-    return {section: getattr(previous, section) for section in SECTIONS if getattr(previous, section) is not None}
-
-
-def _with_totals(report: Report, problem: Problem, spent_before: Cost) -> Report:
-    return replace(report, cost=problem.meter.read() + spent_before, warnings=tuple(_warnings(report)))
-
-
-def _warnings(report: Report) -> list[str]:
-    """What a reader of the JSON must not miss."""
-    said = []
-    left_out = report.target.checkpoint.left_out if report.target.checkpoint is not None else ()
-    if left_out:
-        first = ", ".join(left_out[:3]) + ", ..." * (len(left_out) > 3)
-        said.append(f"the checkpoint's tensors beside the model's are left out: {len(left_out)} (first: {first})")
-    engine = report.target.engine
-    if engine is not None and engine.relative_error is not None:
-        said.append(
-            f"products are by {engine.name}, with an error of about {engine.relative_error:.1e}: "
-            "some operation has no second derivative"
-        )
-    if report.target.dtype == "bfloat16":
-        said.append("the model is in bfloat16: its numbers carry about two digits (measure with dtype float32)")
-    if report.eigenvalues is not None and not report.eigenvalues.converged:
-        said.append("eigenvalues: not every residual met rtol: raise max_matvecs, or rtol")
-    if report.trace is not None and not report.trace.converged:
-        said.append("trace: the interval is wider than rtol asks: raise max_matvecs, or rtol")
-    return said
+    return {name: getattr(previous, name) for name in previous.sections if name in _STEPS}

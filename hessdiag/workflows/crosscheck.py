@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from typing import Literal
 
@@ -14,9 +15,9 @@ from hessdiag.errors import HessdiagError
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.estimators.trace import ROUNDINGS
 from hessdiag.problem import Problem
-from hessdiag.results import CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
+from hessdiag.results import SECTIONS, CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
 from hessdiag.spec.schema import AuditSpec
-from hessdiag.workflows.audit import Watch, audit
+from hessdiag.workflows.audit import Told, Watch, audit_of
 from hessdiag.workflows.pyhessian_adapter import pyhessian_of
 
 __all__ = ["crosscheck"]
@@ -35,6 +36,8 @@ def crosscheck(
     max_dense: int = 5000,
     previous: Report | None = None,
     watch: Watch = lambda report, section: None,
+    told: Told = lambda expected: None,
+    started: float | None = None,
 ) -> Report:
     """Hold our eigenvalues and trace against PyHessian's, and against a dense float64 Hessian of a small model.
 
@@ -47,6 +50,8 @@ def crosscheck(
         max_dense: up to how many parameters the dense matrix is formed; it takes as many products, and 8 n^2 bytes.
         previous: as in :func:`hessdiag.audit`.
         watch: as in :func:`hessdiag.audit`.
+        told: as in :func:`hessdiag.audit`; of our own part alone.
+        started: as in :func:`hessdiag.audit`; ``settings.max_time`` ends our own part alone.
 
     Returns:
         A report whose ``crosscheck`` section has a row for each comparison; a reference that could not be had
@@ -55,22 +60,25 @@ def crosscheck(
 
     def watch_parts(report: Report, section: str) -> None:
         if report.status == "complete":  # ours is, the crosscheck is not
-            report, section = replace(report, status="partial"), "crosscheck"
+            report, section = replace(report, status="partial"), SECTIONS["crosscheck"]
         watch(report, section)
 
-    report = audit(
-        problem,
+    H = HessianOperator(problem)
+    report = audit_of(
+        H,
         (settings or problem.settings or AuditSpec()).only(("eigenvalues", "trace")),
         seed=seed,
         command="crosscheck",
         previous=previous,
         watch=watch_parts,
+        told=told,
+        started=time.perf_counter() if started is None else started,
     )
     if report.eigenvalues is None or report.trace is None:
         raise AssertionError("both were asked for")
     before = problem.meter.read()
     ours = _Ours(problem, report.eigenvalues, report.trace)
-    rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(problem, ours, max_dense)]
+    rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(H, ours, max_dense)]
     result = CrosscheckResult(tuple(rows), seed, problem.meter.read() - before)
     report = replace(report, crosscheck=result, cost=report.cost + result.cost)
     watch(report, "")
@@ -119,8 +127,8 @@ def _against_pyhessian(problem: Problem, ours: _Ours, seed: int) -> list[Crossch
     ]
 
 
-def _against_dense(problem: Problem, ours: _Ours, max_dense: int) -> list[CrosscheckRow]:
-    name = "dense float64"
+def _against_dense(H: HessianOperator, ours: _Ours, max_dense: int) -> list[CrosscheckRow]:
+    name, problem = "dense float64", H.problem
     if problem.n > max_dense:
         note = f"not formed: {problem.n} parameters are more than {max_dense}"
         return [_missing(ours.trace_row(0.0, 0.0, name), note)]
@@ -136,7 +144,7 @@ def _against_dense(problem: Problem, ours: _Ours, max_dense: int) -> list[Crossc
     return [
         *rows,
         ours.trace_row(float(matrix.trace()), 0.0, name),
-        _product_row(HessianOperator(problem), matrix, name),
+        _product_row(H, matrix, name),
     ]
 
 

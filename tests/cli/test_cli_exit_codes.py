@@ -261,12 +261,13 @@ def test_an_unexpected_exception_is_a_3_and_keeps_what_was_finished(folder, run,
     def broken(job):
         raise KeyError("a bug")
 
-    monkeypatch.setitem(audit._MEASURE, "gap", broken)
-    check(run("audit", "audit.yaml"), 3, ["internal error: KeyError: 'a bug'", "--debug"])
+    monkeypatch.setitem(audit._STEPS, "density", broken)
+    result = run("audit", "audit.yaml", "--set", "audit.density.steps=4")
+    check(result, 3, ["internal error: KeyError: 'a bug'", "--debug"])
     saved = json.loads(Path(".hessdiag/last-audit.json").read_text())
     assert saved["status"] == "failed"
-    assert {"eigenvalues", "trace"} <= saved.keys()
-    assert "gap" not in saved
+    assert {"eigenvalues", "trace", "gap"} <= saved.keys()
+    assert "density" not in saved
 
 
 def test_a_full_disk_behind_stdout_is_said(folder, run, monkeypatch):

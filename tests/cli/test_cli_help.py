@@ -15,6 +15,7 @@ COMMON = (
     "--dtype",
     "--batch-size",
     "--max-examples",
+    "--max-time",
     "--quiet",
     "--debug",
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import tiny
 
+from hessdiag.results import SECTIONS
 from hessdiag.workflows import audit, crosscheck
 
 OUT = Path(".hessdiag/last-audit.json")
@@ -17,43 +19,56 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
-def counted(monkeypatch, sections=audit.SECTIONS):
+def interrupting(steps, round_):
+    """The same steps until Ctrl-C comes."""
+    answer = None
+    for number in itertools.count():
+        if number == round_:
+            raise KeyboardInterrupt
+        answer = yield steps.send(answer)
+
+
+def counted(monkeypatch):
     """The sections that are measured from now on."""
     measured = []
-    for section in sections:
-        original = audit._MEASURE[section]
+    for section, original in audit._STEPS.items():
 
         def wrapper(job, section=section, original=original):
             measured.append(section)
             return original(job)
 
-        monkeypatch.setitem(audit._MEASURE, section, wrapper)
+        monkeypatch.setitem(audit._STEPS, section, wrapper)
     return measured
 
 
+SLOW = ("--set", "audit.density.steps=40")
+
+
 @pytest.mark.parametrize(
-    ("section", "finished"),
-    [("eigenvalues", []), ("trace", ["eigenvalues"]), ("gap", ["eigenvalues", "trace"])],
+    ("section", "round_", "finished"),
+    [("eigenvalues", 0, []), ("eigenvalues", 3, ["trace", "gap"]), ("density", 0, ["eigenvalues", "trace", "gap"])],
 )
-def test_what_is_finished_is_saved_and_not_measured_again(folder, run, monkeypatch, section, finished):
-    whole = json.loads(run("audit", "audit.yaml", "--json", "--out", "whole.json").stdout)
+def test_what_is_finished_is_saved_and_not_measured_again(folder, run, monkeypatch, section, round_, finished):
+    whole = json.loads(run("audit", "audit.yaml", *SLOW, "--json", "--out", "whole.json").stdout)
     with monkeypatch.context() as patch:
-        patch.setitem(audit._MEASURE, section, interrupt)
-        result = run("audit", "audit.yaml")
+        original = audit._STEPS[section]
+        patch.setitem(audit._STEPS, section, lambda job: interrupting(original(job), round_))
+        result = run("audit", "audit.yaml", *SLOW)
     assert result.exit_code == 130
     assert result.stdout == ""
     partial = json.loads(OUT.read_text())
     assert partial["status"] == "partial"
-    assert [key for key in audit.SECTIONS if key in partial] == finished
+    assert [key for key in SECTIONS if key in partial] == finished
     assert {"loss", "gradient_norm"} <= partial.keys()
     if finished:
-        assert f"{', '.join(finished)} finished and saved in {OUT}" in result.stderr
+        names = ", ".join(SECTIONS[name] for name in finished)
+        assert f"interrupted: {names} finished and saved in {OUT}; the same command goes on from there" in result.stderr
     else:
         assert "no section was finished" in result.stderr
 
     measured = counted(monkeypatch)
-    resumed = json.loads(run("audit", "audit.yaml", "--json").stdout)
-    assert measured == [key for key in ("eigenvalues", "trace", "gap") if key not in finished]
+    resumed = json.loads(run("audit", "audit.yaml", *SLOW, "--json").stdout)
+    assert measured == [key for key in audit._STEPS if key not in finished]
     assert tiny.without_times(resumed) == tiny.without_times(whole)
     assert [resumed[key] for key in finished] == [partial[key] for key in finished]  # times too
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -197,12 +198,43 @@ def test_out_is_written_where_it_is_said_and_folders_are_made(folder, run):
 def test_the_plain_report_says_where_the_document_is(folder, run):
     result = run("eigs", "audit.yaml")
     assert ".hessdiag/last-eigs.json" in result.stdout
-    assert result.stderr == ""
+
+
+FORETOLD = re.compile(r"about [0-9,]+ passes over the data, (less than a second|[0-9]+ s)\n")
+
+
+@pytest.mark.parametrize("command", SECTIONS)
+def test_the_cost_is_told_before_the_work_begins_and_nothing_else(folder, run, command):
+    assert FORETOLD.fullmatch(run(command, "audit.yaml").stderr)
+    assert run(command, "audit.yaml", "--quiet").stderr == ""
+
+
+def test_a_limit_on_the_time_is_told_too(folder, run):
+    assert run("eigs", "audit.yaml", "--max-time", "2m").stderr.endswith("; cut short 2m00s after the start\n")
+
+
+def test_when_the_time_is_up_the_report_is_complete_and_says_so(folder, run):
+    late = ("trace", "audit.yaml", "--max-time", "0.001", "--set", "audit.trace.rtol=1e-6")
+    result = run(*late, "--json")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["status"]) == (0, "complete")
+    assert document["trace"]["converged"] is False
+    assert "the time was up (max_time)" in result.stderr
+    assert "the time was up (max_time)" in run(*late).stdout
+
+
+@pytest.mark.parametrize("time", ["0", "-3", "5 minutes"])
+def test_what_is_no_time_is_a_usage_error_with_the_option(folder, run, time):
+    result = run("audit", "audit.yaml", f"--max-time={time}")
+    assert result.exit_code == 2
+    assert f"--max-time {time}: audit.max_time: found '{time}', expected a time greater than 0: seconds, " in (
+        result.stderr
+    )
 
 
 def test_no_warning_of_a_library_reaches_the_terminal(folder, run):
     (folder / "model.py").write_text(f"import warnings\n{tiny.MODEL}\nwarnings.warn('from a library', FutureWarning)\n")
-    assert run("eigs", "audit.yaml").stderr == ""
+    assert run("eigs", "audit.yaml", "--quiet").stderr == ""
 
 
 def test_what_the_spec_prints_stays_off_stdout(folder, run, capfd):

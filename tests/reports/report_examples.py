@@ -5,6 +5,7 @@ import math
 import random
 
 from hessdiag.results import (
+    Caution,
     CheckpointInfo,
     Cost,
     CrosscheckResult,
@@ -121,7 +122,7 @@ PARTIAL = dataclasses.replace(
     trace=None,
     gap=None,
     cost=Cost(forward=1, gradient=1, hvp=52.5, seconds=131.0),
-    warnings=("interrupted while measuring the trace; the same command goes on from here",),
+    warnings=(Caution("products are by finite-differences, with an error of about 3e-04"),),
 )
 
 NOT_CONVERGED = dataclasses.replace(
@@ -153,9 +154,20 @@ NOT_CONVERGED = dataclasses.replace(
         ),
     ),
     warnings=(
-        "the trace did not converge: its interval reaches 149.1 % to each side",
-        "finite differences: products are exact to about 3e-4 of their length only, "
-        "which is more than eigenvalues.rtol asks for",
+        Caution(
+            "finite differences: products are exact to about 3e-4 of their length only, "
+            "which is more than eigenvalues.rtol asks for"
+        ),
+        Caution(
+            "not converged: the worst residual is 0.005 of the largest |eigenvalue|, asked for 0.001; "
+            "raise eigenvalues.max_matvecs or eigenvalues.rtol",
+            "eigenvalues",
+        ),
+        Caution(
+            "not converged: the interval reaches 149.1 % to each side, asked for 5.0 %; the time was up (max_time), "
+            "raise it or trace.rtol",
+            "trace",
+        ),
     ),
 )
 

@@ -6,7 +6,7 @@ import pytest
 import report_examples as examples
 
 from hessdiag.reports.json import render
-from hessdiag.results import Eigenpair, EngineInfo, Report
+from hessdiag.results import Caution, Eigenpair, EngineInfo, Report
 
 
 @pytest.mark.parametrize("name", examples.ALL)
@@ -41,7 +41,7 @@ def test_numbers_that_json_lacks_become_null_and_read_back_as_missing(bad):
 
 
 def test_keys_stand_in_the_order_of_the_contract():
-    document = json.loads(render(dataclasses.replace(examples.FULL, warnings=("w",))))
+    document = json.loads(render(dataclasses.replace(examples.FULL, warnings=(Caution("w"),))))
     assert list(document) == [
         *("schema", "version", "command", "status", "target", "data", "loss", "gradient_norm"),
         *("eigenvalues", "trace", "gap", "cost", "seed", "warnings", "settings", "environment"),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hessdiag.reports import terminal
 from hessdiag.reports.console import stderr_console, stdout_console
-from hessdiag.results import GroupTrace, Report
+from hessdiag.results import Caution, GroupTrace, Report
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 LONG = "block." * 24 + "weight"
@@ -94,7 +94,7 @@ def test_consoles_take_text_literally(monkeypatch):
 
 def test_markup_in_names_is_no_markup():
     report = with_group("[bold red]x[/]")
-    report = dataclasses.replace(report, warnings=("[blink]careful",))
+    report = dataclasses.replace(report, warnings=(Caution("[blink]careful"),))
     text = shown(report, saved_to="[/red].json", color_system="truecolor", force_terminal=True)
     assert "[bold red]x[/]" in text
     assert "[/red].json" in text
@@ -192,7 +192,8 @@ def test_only_what_was_measured_is_shown():
 def test_what_did_not_converge_says_so_and_what_to_do():
     text = " ".join(shown(examples.NOT_CONVERGED).split())
     assert "raise eigenvalues.max_matvecs or eigenvalues.rtol" in text
-    assert "raise trace.max_matvecs or trace.rtol" in text
+    assert "the time was up (max_time), raise it or trace.rtol" in text
+    assert text.count("not converged") == 2  # each in its section, and not again below
     assert "converged" not in shown(examples.FULL).replace(", converged", "")
 
 

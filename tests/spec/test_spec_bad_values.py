@@ -13,7 +13,7 @@ LOSSES = 'cross_entropy, mse, bce_with_logits, nll, causal_lm or model; or "file
 BAD = [
     # Unknown keys: the key.
     ("§date: 3", "date: unknown key; did you mean data?"),
-    ("audit: {§eigs: {top: 3}}", "audit.eigs: unknown key; expected one of: eigenvalues, trace, gap, density"),
+    ("audit: {§eigs: {top: 3}}", "audit.eigs: unknown key; expected one of: eigenvalues, trace, gap, density, max_time"),
     ("audit: {trace: {§top: 3}}", "audit.trace.top: unknown key; expected one of: method, rtol, max_matvecs"),
     ("loss: {name: nll, §wieght: [1]}", "loss.wieght: unknown key; did you mean weight?"),
     ("loss: {name: model, §model: 3}", "loss.model: unknown key; expected one of: name, ignore_index"),
@@ -44,6 +44,11 @@ BAD = [
     ("loss: {name: causal_lm, label_smoothing: §1}", "loss.label_smoothing: found 1, expected a number from 0 to below 1"),
     ("loss: {name: nll, weight: [1, §-.inf]}", "loss.weight[1]: found -.inf, expected a finite number of at least 0"),
     ("loss: {name: bce_with_logits, pos_weight: §[]}", "loss.pos_weight: found an empty list, expected at least one item"),
+    # Quantities.
+    ("audit: {max_time: §0}", "audit.max_time: found 0, expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
+    ("audit: {max_time: §-1}", "audit.max_time: found -1, expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
+    ("audit: {max_time: §true}", "audit.max_time: found true (a truth value), expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
+    ("audit: {max_time: §5 minutes}", "audit.max_time: found '5 minutes', expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
     # Words.
     ("audit: {trace: {method: §hutchison}}", "audit.trace.method: found 'hutchison', expected auto or hutchinson; did you mean hutchinson?"),
     ("audit: {eigenvalues: {method: §qr}}", "audit.eigenvalues.method: found 'qr', expected lanczos or power"),

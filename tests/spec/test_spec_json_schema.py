@@ -10,6 +10,7 @@ import pytest
 from spec_texts import BASE, Load
 from test_spec_bad_values import BAD, BAD_DATA, BAD_HEAD
 from test_spec_load import CONTRACT
+from test_spec_quantities import BAD_TIMES
 
 from hessdiag.errors import SpecError
 from hessdiag.spec import json_schema
@@ -41,6 +42,7 @@ GOOD = [
     BASE + "audit: {gap: {sigma: [0.1, 1]}}",
     BASE + "audit: {gap: {sigma: '0.1, 2e-1'}}",
     BASE + "audit: {gap: {sigma: '0.1:0.2:3'}}",
+    *(BASE + f"audit: {{max_time: {time}}}" for time in ("0.5", "10m", "1h30m", "2h 5s", "'90'", "1.5h", "null")),
 ]
 
 
@@ -60,6 +62,7 @@ def _plain(text: str) -> Any:
 def _bad() -> list[str]:
     head, data = BASE.splitlines()
     texts = [BASE + text for text, _ in BAD]
+    texts += [BASE + f"audit: {{max_time: '{time}'}}" for time in BAD_TIMES if len(time) < 99]
     texts += [f"{text}\n{data}" for text, _ in BAD_HEAD] + [f"{head}\ndata: {text}" for text, _ in BAD_DATA]
     # What JSON Schema cannot say: 5.0 is an integer to it, infinity a number, and any text a reference.
     passes = ("draws: §5.0", "§build", "§pkg.mod:Name", "§loss:f", "{rtol: §.inf}")

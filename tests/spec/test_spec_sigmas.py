@@ -5,7 +5,7 @@ import random
 import pytest
 from spec_texts import BASE, Load
 
-from hessdiag.spec import parse_sigmas
+from hessdiag.spec.sigmas import parse_sigmas
 
 
 @pytest.mark.parametrize(

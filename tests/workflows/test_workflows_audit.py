@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,10 @@ import torch
 from torch import nn
 
 import hessdiag
+from hessdiag.curvature.requests import Products, QuadraticForms
 from hessdiag.errors import MeasurementError, UsageError
-from hessdiag.results import Report
+from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.results import SECTIONS, Report
 from hessdiag.spec.schema import AuditSpec, DensitySpec, EigenvaluesSpec, GapSpec, TraceSpec
 from hessdiag.workflows import audit as workflow
 
@@ -47,19 +51,35 @@ class Watched:
         return self.seen[-1][0]
 
 
-def measured(report):
-    return [name for name in workflow.SECTIONS if getattr(report, name) is not None]
+ALL = ("eigenvalues", "trace", "gap", "density")
 
 
-def test_sections_in_order_each_seen_before_the_next():
+def test_what_is_finished_is_seen_at_once_beside_what_is_under_way():
     watch = Watched()
     report = hessdiag.audit(problem(), QUICK, watch=watch)
-    assert watch.sections == ["gradient", "eigenvalues", "trace", "gap", "density", ""]
-    finished = [measured(partial) for partial, _ in watch.seen[1:]]
-    assert finished == [list(workflow.SECTIONS[:count]) for count in range(5)]
+    assert watch.sections[:2] == ["gradient", "eigenvalues, trace, noise gap"]
+    assert watch.sections[-2:] == ["spectral density", ""]
+    for (before, _), (after, under_way) in itertools.pairwise(watch.seen[1:]):
+        assert set(before.sections) < set(after.sections)
+        assert not {SECTIONS[name] for name in after.sections} & set(under_way.split(", "))
     assert {partial.status for partial, _ in watch.seen[:-1]} == {"partial"}
     assert watch.last is report
     assert report.status == "complete"
+    assert report.sections == ALL
+
+
+def test_no_number_depends_on_what_is_measured_beside_it():
+    together = hessdiag.audit(problem(), QUICK, seed=3)
+    for name in ("eigenvalues", "trace", "density"):
+        alone = hessdiag.audit(problem(), QUICK.only([name]), seed=3)
+        assert alone.sections == (name,)
+        assert timeless(getattr(alone, name)) == timeless(getattr(together, name))
+    gap = hessdiag.audit(problem(), QUICK.only(["trace", "gap"]), seed=3).gap
+    assert timeless(gap) == timeless(together.gap)
+
+
+def timeless(result):
+    return replace(result, cost=replace(result.cost, seconds=0))
 
 
 def test_the_numbers_are_the_problems():
@@ -68,9 +88,13 @@ def test_the_numbers_are_the_problems():
     assert report.loss == p.loss_value
     assert report.gradient_norm == pytest.approx(p.gradient().norm().item(), rel=1e-6)
     assert report.seed == report.trace.seed == report.eigenvalues.seed == report.gap.seed == 3
-    assert report.trace == replace(
-        hessdiag.trace(hessdiag.HessianOperator(p), rtol=0.5, max_matvecs=32, seed=3), cost=report.trace.cost
-    )
+    H = hessdiag.HessianOperator(p)
+    assert timeless(report.trace) == timeless(hessdiag.trace(H, rtol=0.5, max_matvecs=32, seed=3))
+    assert timeless(report.eigenvalues) == timeless(hessdiag.eigenvalues(H, top=2, bottom=1, seed=3))
+    density = hessdiag.spectral_density(H, steps=6, probes=2, points=16, seed=3)
+    assert timeless(report.density) == timeless(density)
+    gap = hessdiag.noise_gap(p, sigmas=[0.01], draws=3, seed=3, trace=report.trace)
+    assert timeless(replace(report.gap, cost=gap.cost)) == timeless(gap)
     assert [row.sigma for row in report.gap.rows] == [0.01]
     assert (report.density.steps, report.density.probes, len(report.density.grid)) == (6, 2, 16)
 
@@ -78,7 +102,7 @@ def test_the_numbers_are_the_problems():
 @pytest.mark.parametrize("skipped", ["eigenvalues", "density"])
 def test_a_null_section_is_skipped(skipped):
     report = hessdiag.audit(problem(), QUICK.model_copy(update={skipped: None}))
-    assert measured(report) == [name for name in workflow.SECTIONS if name != skipped]
+    assert report.sections == tuple(name for name in ALL if name != skipped)
     assert skipped not in report.to_dict()
 
 
@@ -86,20 +110,20 @@ def test_the_gap_brings_the_trace_with_it():
     data = [(torch.tensor([[0.3], [1.1]]), torch.tensor([[1.0], [2.0]]))]  # one weight: a few probes do
     line = hessdiag.Problem(nn.Linear(1, 1, bias=False), "mse", data)
     report = hessdiag.audit(line, AuditSpec(eigenvalues=None, trace=None, gap=QUICK.gap))
-    assert measured(report) == ["trace", "gap"]
+    assert report.sections == ("trace", "gap")
     assert report.gap.rows[0].predicted == pytest.approx(0.01**2 / 2 * report.trace.value)
 
 
 def test_nothing_asked_is_loss_and_gradient():
     report = hessdiag.audit(problem(), QUICK.only(()))
-    assert measured(report) == []
+    assert report.sections == ()
     assert report.status == "complete"
     assert report.gradient_norm > 0
 
 
 def test_cost_is_the_sum_of_what_was_done():
     report = hessdiag.audit(problem(), QUICK)
-    parts = [getattr(report, name).cost for name in workflow.SECTIONS]
+    parts = [getattr(report, name).cost for name in ALL]
     assert report.cost.gradient == 1
     assert report.cost.forward == 3 + sum(part.forward for part in parts)  # twice to begin with, once for the loss
     assert report.gap.cost.forward == 7
@@ -110,28 +134,31 @@ def test_cost_is_the_sum_of_what_was_done():
 # -- going on ----------------------------------------------------------------------------------------------
 
 
-def interrupted(p=None, before="gap", settings=QUICK, **options):
-    watch = Watched(before)
+def interrupted(p=None, when="density", settings=QUICK, **options):
+    """The report that a Ctrl-C leaves as soon as this section is under way alone, the others being finished."""
+    watch = Watched(SECTIONS[when])
     with pytest.raises(KeyboardInterrupt):
         hessdiag.audit(p or problem(), settings, watch=watch, **options)
     return Report.from_dict(watch.last.to_dict())  # as read from a file
 
 
-@pytest.mark.parametrize("before", ["eigenvalues", "trace", "gap", "density"])
-def test_finished_sections_are_taken_over(before):
-    previous, watch = interrupted(before=before), Watched()
-    report = hessdiag.audit(problem(), QUICK, previous=previous, watch=watch)
-    left = list(workflow.SECTIONS[workflow.SECTIONS.index(before) :])
-    assert watch.sections == ["gradient", *left, ""]
-    assert all(getattr(report, name) == getattr(previous, name) for name in measured(previous))
+@pytest.mark.parametrize("finished", [(), ("eigenvalues",), ("trace",), ("eigenvalues", "trace", "gap"), ALL])
+def test_finished_sections_are_taken_over(finished):
+    previous, watch = interrupted(), Watched()
     whole = hessdiag.audit(problem(), QUICK)
+    left = {name: getattr(whole, name) if name in finished else None for name in ALL}
+    previous = replace(previous, **left)
+    report = hessdiag.audit(problem(), QUICK, previous=previous, watch=watch)
+    under_way = {name for sections in watch.sections[1:-1] for name in sections.split(", ")}
+    assert under_way == {SECTIONS[name] for name in ALL if name not in finished}
+    assert all(getattr(report, name) == getattr(previous, name) for name in finished)
     assert tiny.without_times(report.to_dict()) == tiny.without_times(whole.to_dict())
 
 
 def taken_over(previous, p=None, settings=QUICK, **options):
     watch = Watched()
     hessdiag.audit(p or problem(), settings, previous=previous, watch=watch, **options)
-    return "trace" not in watch.sections
+    return not any("trace" in sections for sections in watch.sections)
 
 
 def test_the_same_again_is_taken_over():
@@ -213,14 +240,34 @@ def test_a_failure_keeps_what_was_finished_and_is_raised(monkeypatch, error):
 
     watch = Watched()
     with monkeypatch.context() as patch:
-        patch.setitem(workflow._MEASURE, "gap", fail)
+        patch.setitem(workflow._STEPS, "density", fail)
         with pytest.raises(type(error)) as caught:
             hessdiag.audit(problem(), QUICK, watch=watch)
     assert caught.value is error
     assert watch.last.status == "failed"
-    assert measured(watch.last) == ["eigenvalues", "trace"]
+    assert watch.last.sections == ("eigenvalues", "trace", "gap")
     assert watch.last.cost.hvp > 0
     assert taken_over(Report.from_dict(watch.last.to_dict()))  # out of memory once is not for ever
+
+
+def test_a_failure_beside_others_keeps_those_that_were_finished(monkeypatch):
+    def soon(job):
+        yield QuadraticForms(Probes(job.H.n, seed=0, stream=Stream.TRACE), range(2))
+        return report.trace
+
+    def late(job):
+        for _ in range(3):
+            yield Products(torch.ones(job.H.n, 1))
+        raise MeasurementError("the third product")
+
+    report = hessdiag.audit(problem(), QUICK.only(["trace"]))
+    watch = Watched()
+    monkeypatch.setitem(workflow._STEPS, "trace", soon)
+    monkeypatch.setitem(workflow._STEPS, "eigenvalues", late)
+    with pytest.raises(MeasurementError, match="the third product"):
+        hessdiag.audit(problem(), QUICK.only(["eigenvalues", "trace"]), watch=watch)
+    assert watch.sections == ["gradient", "eigenvalues, trace", "eigenvalues", ""]
+    assert (watch.last.status, watch.last.sections) == ("failed", ("trace",))
 
 
 def test_more_eigenvalues_than_parameters():
@@ -245,7 +292,54 @@ def test_what_did_not_converge_is_a_result_with_a_warning():
     )
     report = hessdiag.audit(problem(), settings)
     assert (report.status, report.eigenvalues.converged, report.trace.converged) == ("complete", False, False)
-    assert [warning.split(":")[0] for warning in report.warnings] == ["eigenvalues", "trace"]
+    assert [warning.section for warning in report.warnings] == ["eigenvalues", "trace"]
+    assert all("raise" in warning.text and "max_matvecs" in warning.text for warning in report.warnings)
+
+
+# -- in time -----------------------------------------------------------------------------------------------
+
+
+HARD = QUICK.model_copy(update={"trace": TraceSpec(rtol=1e-6, method="hutchinson"), "max_time": 60.0})
+
+
+def test_when_the_time_is_up_sections_end_with_what_they_have():
+    report = hessdiag.audit(problem(), HARD, started=time.perf_counter() - 60)
+    assert report.status == "complete"
+    assert report.sections == ALL
+    assert not report.eigenvalues.converged
+    assert not report.trace.converged
+    assert report.trace.probes == 16
+    assert report.density.steps < 6
+    said = {warning.section: warning.text for warning in report.warnings}
+    assert {"eigenvalues", "trace", "density"} <= said.keys()
+    assert all("the time was up (max_time)" in text for text in said.values())
+    assert all(pair.residual_norm >= 0 for pair in report.eigenvalues.largest)
+
+
+def test_time_enough_changes_nothing_but_the_settings():
+    plenty = hessdiag.audit(problem(), QUICK.model_copy(update={"max_time": 3600.0})).to_dict()
+    assert plenty["settings"]["audit"].pop("max_time") == 3600
+    assert tiny.without_times(plenty) == tiny.without_times(hessdiag.audit(problem(), QUICK).to_dict())
+
+
+def test_a_section_that_was_cut_short_says_so_after_it_is_taken_over_too():
+    late = time.perf_counter() - 60
+    previous = interrupted(settings=HARD, started=late)
+    report = hessdiag.audit(problem(), HARD, previous=previous, started=late)
+    assert report.trace == previous.trace
+    assert [str(said) for said in report.warnings if said.section == "trace"] == [
+        str(said) for said in previous.warnings if said.section == "trace"
+    ]
+
+
+def test_the_cost_is_foretold_once_for_what_is_left():
+    told = []
+    report = hessdiag.audit(problem(), QUICK, told=told.append)
+    hessdiag.audit(problem(), QUICK, previous=interrupted(), told=told.append)
+    assert len(told) == 2
+    assert told[0].passes > told[1].passes
+    assert told[1].forward == 0
+    assert told[1].hvp == report.density.cost.hvp
 
 
 def test_the_model_is_as_it_was(monkeypatch):
@@ -255,7 +349,7 @@ def test_the_model_is_as_it_was(monkeypatch):
     gradients = [parameter.grad for parameter in model.parameters()]
     before = {name: item.clone() for name, item in model.state_dict().items()}
     p = hessdiag.Problem(model, "cross_entropy", tiny.batches())
-    for stop in ("trace", "density", None):
+    for stop in ("eigenvalues, trace, noise gap", "spectral density", None):
         try:
             hessdiag.audit(p, QUICK, watch=Watched(stop))
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
@@ -18,6 +19,7 @@ from hessdiag.reports.terminal.eigenvalues import eigenvalues
 from hessdiag.reports.terminal.footer import footer
 from hessdiag.reports.terminal.gap import gap
 from hessdiag.reports.terminal.header import header
+from hessdiag.reports.terminal.layout import alert
 from hessdiag.reports.terminal.trace import trace
 from hessdiag.results import Report
 
@@ -53,17 +55,19 @@ class _Page:
 
 def _sections(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[RenderableType]:
     yield from header(report, canvas)
-    if report.eigenvalues is not None:
-        yield from eigenvalues(report.eigenvalues, report.target.parameters, canvas)
-    if report.trace is not None:
-        yield from trace(report.trace, canvas)
-    if report.gap is not None:
-        yield from gap(report.gap, canvas)
-    if report.density is not None:
-        yield from density(report.density, canvas)
-    if report.crosscheck is not None:
-        yield from crosscheck(report.crosscheck, canvas)
+    for name in report.sections:
+        yield from _RENDERED[name](report, canvas)
+        yield from (alert(canvas, caution.text) for caution in report.warnings if caution.section == name)
     yield from footer(report, saved_to, canvas)
+
+
+_RENDERED: dict[str, Callable[[Any, Canvas], Iterator[RenderableType]]] = {
+    "eigenvalues": lambda report, canvas: eigenvalues(report.eigenvalues, report.target.parameters, canvas),
+    "trace": lambda report, canvas: trace(report.trace, canvas),
+    "gap": lambda report, canvas: gap(report.gap, canvas),
+    "density": lambda report, canvas: density(report.density, canvas),
+    "crosscheck": lambda report, canvas: crosscheck(report.crosscheck, canvas),
+}
 
 
 def _without_trailing_space(segments: list[Segment]) -> list[Segment]:

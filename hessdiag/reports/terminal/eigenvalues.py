@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from hessdiag.reports.numbers import Measured, align, count, measured, number
+from hessdiag.reports.numbers import Measured, align, count, measured
 from hessdiag.reports.terminal.canvas import Canvas
-from hessdiag.reports.terminal.layout import Column, alert, heading, note, table
-from hessdiag.results import Eigenpair, EigenvaluesResult
+from hessdiag.reports.terminal.layout import Column, heading, note, table
+from hessdiag.results import EigenvaluesResult
 
 __all__ = ["eigenvalues"]
 
@@ -31,15 +31,3 @@ def eigenvalues(result: EigenvaluesResult, parameters: int, canvas: Canvas) -> I
         f"{result.method}, {count(result.matvecs, 'product')}{', converged' if result.converged else ''}",
     )
     yield note(canvas, "each value is within ‖Hv − λv‖ of an eigenvalue of H")
-    if not result.converged:
-        yield alert(canvas, _advice(result, pairs))
-
-
-def _advice(result: EigenvaluesResult, pairs: list[Eigenpair]) -> str:
-    shown = ""
-    largest = max((abs(pair.value) for pair in pairs), default=0.0)
-    if largest > 0:
-        worst = max(pair.residual_norm for pair in pairs) / largest
-        shown = f"the worst residual is {number(worst, 2)} of the largest |eigenvalue|, "
-        shown += f"asked for {number(result.rtol, 2)}; "
-    return f"not converged: {shown}raise eigenvalues.max_matvecs or eigenvalues.rtol"

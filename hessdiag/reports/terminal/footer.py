@@ -15,14 +15,12 @@ from hessdiag.results import Report
 
 __all__ = ["footer"]
 
-_SAID_ABOVE = ("eigenvalues: ", "trace: ")  # these sections say themselves that they did not converge
-
 
 def footer(report: Report, saved_to: str | None, canvas: Canvas) -> Iterator[RenderableType]:
     """Cost, then warnings, then the file."""
     yield canvas.text("\n" + _cost(report.cost))
     for warning in report.warnings:
-        if not warning.startswith(_SAID_ABOVE):
+        if not warning.section:  # a section's own stand there
             yield canvas.text(f"Warning: {warning}", "yellow")
     if saved_to is not None:
         prefix = "Report saved to "

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from hessdiag.reports.numbers import align, count, interval, measured, number, percent
 from hessdiag.reports.terminal.bars import signed_bars
 from hessdiag.reports.terminal.canvas import Canvas
-from hessdiag.reports.terminal.layout import GAP, INDENT, Cell, Column, alert, heading, line, note, split_name, table
+from hessdiag.reports.terminal.layout import GAP, INDENT, Cell, Column, heading, line, note, split_name, table
 from hessdiag.results import GroupTrace, TraceResult
 
 __all__ = ["trace"]
@@ -35,19 +35,8 @@ def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
         f"{result.method}, {count(result.probes, 'probe')}, {count(result.matvecs, 'product')}"
         f"{', converged' if result.converged else ''}",
     )
-    if not result.converged:
-        yield alert(canvas, _advice(result))
     if result.groups:
         yield from _groups(result, canvas)
-
-
-def _advice(result: TraceResult) -> str:
-    low, high = result.interval
-    shown = ""
-    if result.value:
-        reached = (high - low) / 2 / abs(result.value)
-        shown = f"the interval reaches {percent(reached)} to each side, asked for {percent(result.rtol)}; "
-    return f"not converged: {shown}raise trace.max_matvecs or trace.rtol"
 
 
 def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
