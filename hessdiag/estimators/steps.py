@@ -7,6 +7,7 @@ What an estimator is sent does not depend on who runs beside it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
@@ -50,8 +51,8 @@ def run_together(
         H: what serves.
         estimators: by name.
         finished: told of each result as it comes.
-        deadline: by ``time.perf_counter``; after it an estimator is thrown :class:`OutOfTime` unless it asks for
-            something vital.
+        deadline: by ``time.perf_counter``; an estimator whose next request would come too late, by the time that
+            its earlier ones took, is thrown :class:`OutOfTime` unless it asks for something vital.
 
     Returns:
         The results by name, each with its own cost.
@@ -59,9 +60,9 @@ def run_together(
     running = {name: _Running(steps) for name, steps in estimators.items()}
     results: dict[str, Any] = {}
     while running:
-        late = deadline is not None and time.perf_counter() >= deadline
+        left = math.inf if deadline is None else deadline - time.perf_counter()
         for name, one in list(running.items()):
-            if one.advance(late):
+            if one.advance(left):
                 results[name] = one.result
                 del running[name]
                 finished(name, one.result)
@@ -96,14 +97,19 @@ class _Running:
         self._answer = answers if isinstance(self.wanted, tuple) else answers[0]
         self.cost = sum((one.cost for one in served), self.cost)
 
-    def advance(self, late: bool) -> bool:
-        """Send the answer and get the next request; whether the estimator is done."""
+    def advance(self, left: float) -> bool:
+        """Send the answer and get the next request, which may take ``left`` seconds; whether the estimator is done."""
         try:
             self.wanted = self.steps.send(self._answer)
-            if late and not any(request.vital for request in self.requests):
+            if left <= self._seconds_ahead() and not any(request.vital for request in self.requests):
                 self.wanted = self.steps.throw(OutOfTime())
         except StopIteration as stop:
             self.result = replace(stop.value, cost=self.cost)
             return True
         self._answer = None
         return False
+
+    def _seconds_ahead(self) -> float:
+        """What the next requests will take, as fast as those before them; 0 before the first."""
+        passes = sum(request.passes for request in self.requests)
+        return passes * self.cost.seconds / self.cost.passes if self.cost.passes else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hessdiag.cost import Cost
 from hessdiag.curvature import DenseOperator, HessianOperator
-from hessdiag.curvature.requests import DisplacedLosses, Products, QuadraticForms
+from hessdiag.curvature.requests import DisplacedLosses, Products, QuadraticForms, Request, Served
 from hessdiag.errors import UsageError
 from hessdiag.estimators.density import density_steps
 from hessdiag.estimators.eigenvalues import eigenvalue_steps
@@ -110,6 +110,16 @@ def test_the_deadline_ends_what_is_not_vital(vital: int) -> None:
     assert result == Sum(4.0 * vital, True, result.cost)
     assert result.cost.hvp == vital
     assert run(H, adding(5, vital)).value == 20
+
+
+def test_what_would_come_too_late_is_not_begun() -> None:
+    class Slow(DenseOperator):
+        def serve(self, requests: Sequence[Request]) -> list[Served]:
+            return [replace(one, cost=replace(one.cost, seconds=100 * one.cost.hvp)) for one in super().serve(requests)]
+
+    H = Slow(torch.eye(4, dtype=D))
+    assert run_together(H, {"one": adding(5, 0)}, deadline=time.perf_counter() + 99)["one"].value == 4
+    assert run_together(H, {"one": adding(5, 0)}, deadline=time.perf_counter() + 1000)["one"].value == 20
 
 
 def test_one_round_mixes_kinds_of_requests() -> None:
