@@ -28,6 +28,7 @@ class Stream(IntEnum):
     DENSITY = 4
     GAP = 5
     CROSSCHECK = 6
+    SKETCH = 7
 
 
 class Probes:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.errors import UsageError
+from hessdiag.estimators.choice import fallback_steps
+from hessdiag.estimators.deflated import deflated_steps
 from hessdiag.estimators.hutchinson import hutchinson_steps
+from hessdiag.estimators.hutchpp import hutchpp_steps
 from hessdiag.estimators.probes import Probes
 from hessdiag.estimators.steps import Steps, run
 from hessdiag.estimators.trace_goal import ROUNDINGS, TraceGoal
+from hessdiag.estimators.xtrace import xtrace_steps
 from hessdiag.results import TraceResult
 
 __all__ = ["ROUNDINGS", "trace", "trace_steps"]
 
 METHODS: dict[str, Callable[[SymmetricOperator, TraceGoal], Steps[TraceResult]]] = {
-    "auto": hutchinson_steps,
+    "auto": fallback_steps,
+    "deflated": deflated_steps,
+    "hutch++": hutchpp_steps,
     "hutchinson": hutchinson_steps,
+    "xtrace": xtrace_steps,
 }
 
 
@@ -29,6 +38,7 @@ def trace(
     confidence: float = 0.95,
     seed: int = 0,
     probes: Probes | None = None,
+    basis: tuple[Tensor, Tensor] | None = None,
 ) -> TraceResult:
     """Tr[H], whole and by parameter group.
 
@@ -43,6 +53,8 @@ def trace(
         confidence: of the interval, optional stopping included.
         seed: of the probes.
         probes: other probes than those of ``seed`` (drawn on another device, say).
+        basis: vectors (n, k) that H is known on, as Ritz vectors, and their products with H (n, k); ``deflated``
+            and ``auto`` use it.
 
     Returns:
         ``converged`` is False when ``max_matvecs`` ran out first.
@@ -53,7 +65,14 @@ def trace(
     return run(
         H,
         trace_steps(
-            H, method=method, rtol=rtol, max_matvecs=max_matvecs, confidence=confidence, seed=seed, probes=probes
+            H,
+            method=method,
+            rtol=rtol,
+            max_matvecs=max_matvecs,
+            confidence=confidence,
+            seed=seed,
+            probes=probes,
+            basis=basis,
         ),
     )
 
@@ -67,9 +86,10 @@ def trace_steps(
     confidence: float = 0.95,
     seed: int = 0,
     probes: Probes | None = None,
+    basis: tuple[Tensor, Tensor] | None = None,
 ) -> Steps[TraceResult]:
     """:func:`trace` as steps, to run beside other estimators."""
     if method not in METHODS:
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
-    goal = TraceGoal(rtol=rtol, max_matvecs=max_matvecs, confidence=confidence, seed=seed, probes=probes)
+    goal = TraceGoal(rtol=rtol, max_matvecs=max_matvecs, confidence=confidence, seed=seed, probes=probes, basis=basis)
     return METHODS[method](H, goal)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
@@ -16,17 +18,22 @@ from hessdiag.results import GroupTrace, TraceResult
 __all__ = ["ROUNDINGS", "TraceGoal", "Traced"]
 
 ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
+_REACH = 2.6  # standard errors on each side
 
 
 @dataclass(frozen=True)
 class Traced:
-    """An estimate, whole and by group: ``group_values`` and ``group_stderrs`` are (groups,)."""
+    """An estimate, whole and, once they have been made, by group, (groups,)."""
 
     value: float
     stderr: float
     interval: tuple[float, float]
-    group_values: np.ndarray
-    group_stderrs: np.ndarray
+    group_values: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    group_stderrs: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def with_groups(self, values: np.ndarray, stderrs: np.ndarray) -> Traced:
+        """The same with its groups, (groups,) each."""
+        return replace(self, group_values=values, group_stderrs=stderrs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,7 @@ class TraceGoal:
         confidence: of the interval, optional stopping included.
         seed: of the probes.
         probes: other Rademacher probes than those of ``seed``.
+        basis: vectors (n, k) that H is known on, as the eigenvalues leave them, and their products with H (n, k).
 
     Raises:
         UsageError: a goal that nothing can meet.
@@ -49,6 +57,7 @@ class TraceGoal:
     confidence: float = 0.95
     seed: int = 0
     probes: Probes | None = None
+    basis: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.max_matvecs < 2:
@@ -69,6 +78,11 @@ class TraceGoal:
     def met(self, value: float, interval: tuple[float, float]) -> bool:
         """Whether an interval is narrow enough."""
         return (interval[1] - interval[0]) / 2 <= self.rtol * abs(value)
+
+    def probes_for(self, std: float, value: float) -> float:
+        """How many independent samples with this standard deviation meet it, at the level of several looks."""
+        wanted = self.rtol * abs(value)
+        return (_REACH * std / wanted) ** 2 if wanted > 0 else math.inf if std > 0 else 0.0
 
     def result(
         self, H: SymmetricOperator, traced: Traced, *, method: str, probes: int, matvecs: int, reason: str = ""
