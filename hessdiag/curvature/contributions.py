@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 __all__ = ["Contribution", "Lookup", "Outer", "Patches", "Whole", "gradient", "parts", "squared_norms", "squares"]
 
-_ENTRIES = 1 << 24  # made of some examples at a time; fixed, so that a sum does not depend on the memory that is free
+_ENTRIES = 1 << 22  # made of some examples at a time; fixed, so that a sum does not depend on the memory that is free
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class Patches:
             x = x.unfold(2 + d, spread * (size - 1) + 1, step).narrow(2 + d, 0, places)[..., ::spread]
         dims = len(self._kernel)
         x = x.reshape(some, pictures, self._groups, -1, *x.shape[2:])
-        # (b, m, K, channels, *places, *kernel) -> (b, K, m, *places, channels, *kernel)
-        order = [0, 2, 1, *range(4, 4 + dims), 3, *range(4 + dims, 4 + 2 * dims)]
-        return x.permute(order).reshape(some, *self.shape[1:])
+        # To (b, K, channels, *kernel, m, *places): so the copy reads and writes whole lines of a picture.
+        order = [0, 2, 3, *range(4 + dims, 4 + 2 * dims), 1, *range(4, 4 + dims)]
+        return x.permute(order).reshape(some, self._groups, self.shape[3], self.shape[2]).mT
 
 
 Contribution = Whole | Outer | Lookup
@@ -149,9 +149,9 @@ def squares(rows: Tensor) -> Tensor:
     return rows.reshape(len(rows), -1).square().sum(1).double()
 
 
-def parts(examples: int, entries_each: int) -> Iterator[slice]:
-    """Stretches of examples for which so many entries each are no burden."""
-    size = max(1, _ENTRIES // max(entries_each, 1))
+def parts(examples: int, entries_each: int, limit: int = _ENTRIES) -> Iterator[slice]:
+    """Stretches of examples that make no more than ``limit`` entries, if each makes so many."""
+    size = max(1, limit // max(entries_each, 1))
     for start in range(0, examples, size):
         yield slice(start, min(start + size, examples))
 

@@ -29,6 +29,7 @@ from hessdiag.problem import Batch, Problem
 
 __all__ = ["Layers", "OneByOne", "PerExample", "Squares", "Vectorised", "WholeBatch"]
 
+_VECTORISED = 1 << 26  # entries of gradients and outputs at a time: a network runs through vmap in few, large steps
 # Between two ways to compute the same, relative, of squared norms.
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1}
 
@@ -125,7 +126,7 @@ class Vectorised:
         each = torch.func.vmap(torch.func.grad(self._along), in_dims=(None, 0, 0))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")  # of vmap: right, only slower
-            for some in parts(self._batch.examples, entries):
+            for some in parts(self._batch.examples, entries, _VECTORISED):
                 inputs = by_tensor(self._batch.inputs, lambda leaf, some=some: leaf[some])  # type: ignore[misc]
                 gradients = each(weights, inputs, direction[some])
                 for number, name in zip(self._numbers, self.names, strict=True):
