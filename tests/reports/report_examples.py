@@ -13,6 +13,7 @@ from hessdiag.results import (
     DataInfo,
     DensityResult,
     Eigenpair,
+    EigenvalueBounds,
     EigenvaluesResult,
     EngineInfo,
     GapResult,
@@ -20,6 +21,7 @@ from hessdiag.results import (
     GroupTrace,
     Report,
     Target,
+    TracePart,
     TraceResult,
 )
 
@@ -189,6 +191,21 @@ def _many_groups() -> tuple[GroupTrace, ...]:
     )
 
 
+SPLIT = dataclasses.replace(
+    FULL,
+    eigenvalues=dataclasses.replace(EIGENVALUES, bounds=EigenvalueBounds(-0.2134567, 12.313579, 0.99), restarts=2),
+    trace=dataclasses.replace(
+        TRACE,
+        method="gauss-newton",
+        probes=8,
+        matvecs=8,
+        reason="the loss is convex in the outputs",
+        gauss_newton=TracePart(47.913, 0.31, 9),
+        residual=TracePart(0.4, 0.27, 8),
+    ),
+    gap=None,
+)
+
 MANY_GROUPS = dataclasses.replace(
     FULL,
     command="trace",
@@ -285,6 +302,7 @@ ALL = {
     "full": FULL,
     "partial": PARTIAL,
     "not_converged": NOT_CONVERGED,
+    "split": SPLIT,
     "many_groups": MANY_GROUPS,
     "density": DENSITY,
     "crosscheck": CROSSCHECK,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hessdiag.reports import terminal
 from hessdiag.reports.console import stderr_console, stdout_console
-from hessdiag.results import Caution, GroupTrace, Report
+from hessdiag.results import Caution, GroupTrace, Report, TracePart
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 LONG = "block." * 24 + "weight"
@@ -195,6 +195,18 @@ def test_what_did_not_converge_says_so_and_what_to_do():
     assert "the time was up (max_time), raise it or trace.rtol" in text
     assert text.count("not converged") == 2  # each in its section, and not again below
     assert "converged" not in shown(examples.FULL).replace(", converged", "")
+
+
+def test_bounds_and_parts_are_told_beside_what_they_are_of():
+    text = shown(examples.SPLIT)
+    assert "no eigenvalue lies outside [-0.214, 12.314] (99 % sure)" in text  # rounded outwards
+    assert "lanczos, 30 products, 2 restarts, converged" in text
+    assert "Gauss-Newton part 47.91 ± 0.31 (9 gradients), residual 0.40 ± 0.27 (8 products)" in text
+    assert "gauss-newton, converged" in text
+    zero = dataclasses.replace(examples.SPLIT.trace, probes=0, matvecs=0, residual=TracePart(0.0, 0.0, 0))
+    text = shown(dataclasses.replace(examples.SPLIT, trace=zero))
+    assert "Gauss-Newton part 47.91 ± 0.31 (9 gradients); the residual's diagonal is zero" in text
+    assert not any(word in shown(examples.FULL) for word in ("outside", "restart", "Gauss-Newton"))
 
 
 def test_reports_need_no_torch():

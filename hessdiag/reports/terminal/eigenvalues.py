@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from hessdiag.reports.numbers import Measured, align, count, measured
+from hessdiag.reports.numbers import Measured, align, count, interval, measured, number
 from hessdiag.reports.terminal.canvas import Canvas
-from hessdiag.reports.terminal.layout import Column, heading, note, table
-from hessdiag.results import EigenvaluesResult
+from hessdiag.reports.terminal.layout import Column, heading, line, note, table
+from hessdiag.results import EigenvalueBounds, EigenvaluesResult
 
 __all__ = ["eigenvalues"]
 
@@ -26,8 +26,15 @@ def eigenvalues(result: EigenvaluesResult, parameters: int, canvas: Canvas) -> I
         rows.insert(len(result.largest), ("⋮", "", ""))
     yield heading(canvas, "Eigenvalues")
     yield table(canvas, [Column("", "left"), Column("value"), Column("‖Hv − λv‖")], rows)
-    yield note(
-        canvas,
-        f"{result.method}, {count(result.matvecs, 'product')}{', converged' if result.converged else ''}",
-    )
+    if result.bounds is not None:
+        yield line(canvas, _bounds(result.bounds))
+    restarts = [count(result.restarts, "restart")] * bool(result.restarts)
+    spent = [count(result.matvecs, "product"), *restarts, *["converged"] * result.converged]
+    yield note(canvas, ", ".join([result.method, *spent]))
     yield note(canvas, "each value is within ‖Hv − λv‖ of an eigenvalue of H")
+
+
+def _bounds(bounds: EigenvalueBounds) -> str:
+    precision = max(abs(bounds.lower), abs(bounds.upper)) / 500
+    within = interval(bounds.lower, bounds.upper, precision)
+    return f"no eigenvalue lies outside {within} ({number(100 * bounds.confidence, 4)} % sure)"

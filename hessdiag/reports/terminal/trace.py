@@ -11,7 +11,7 @@ from hessdiag.reports.numbers import align, count, interval, measured, number, p
 from hessdiag.reports.terminal.bars import signed_bars
 from hessdiag.reports.terminal.canvas import Canvas
 from hessdiag.reports.terminal.layout import GAP, INDENT, Cell, Column, heading, line, note, split_name, table
-from hessdiag.results import GroupTrace, TraceResult
+from hessdiag.results import GroupTrace, TracePart, TraceResult
 
 __all__ = ["trace"]
 
@@ -30,13 +30,24 @@ def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
         f"Tr[H] = {measured(result.value, result.stderr)} (stderr), {number(100 * result.confidence, 4)} % interval "
         f"{interval(*result.interval, result.stderr)}",
     )
-    yield note(
-        canvas,
-        f"{result.method}, {count(result.probes, 'probe')}, {count(result.matvecs, 'product')}"
-        f"{', converged' if result.converged else ''}",
-    )
+    if result.gauss_newton is not None and result.residual is not None:
+        yield line(canvas, _parts(result.gauss_newton, result.residual))
+        spent = []
+    else:
+        spent = [count(result.probes, "probe"), count(result.matvecs, "product")]
+    yield note(canvas, ", ".join([result.method, *spent, *["converged"] * result.converged]))
+    if result.reason:
+        yield note(canvas, result.reason)
     if result.groups:
         yield from _groups(result, canvas)
+
+
+def _parts(gauss_newton: TracePart, residual: TracePart) -> str:
+    first = f"Gauss-Newton part {measured(gauss_newton.value, gauss_newton.stderr)}"
+    first = f"{first} ({count(gauss_newton.passes, 'gradient')})"
+    if not residual.passes:
+        return f"{first}; the residual's diagonal is zero"
+    return f"{first}, residual {measured(residual.value, residual.stderr)} ({count(residual.passes, 'product')})"
 
 
 def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
