@@ -201,11 +201,12 @@ def test_bounds_and_parts_are_told_beside_what_they_are_of():
     text = shown(examples.SPLIT)
     assert "no eigenvalue lies outside [-0.214, 12.314] (99 % sure)" in text  # rounded outwards
     assert "lanczos, 30 products, 2 restarts, converged" in text
-    assert "Gauss-Newton part 47.91 ± 0.31 (9 gradients), residual 0.40 ± 0.27 (8 products)" in text
+    assert "Gauss-Newton part  47.91 ± 0.31  9 gradients\n" in text
+    assert "residual part       0.40 ± 0.27  8 products\n" in text
     assert "gauss-newton, converged" in text
     zero = dataclasses.replace(examples.SPLIT.trace, probes=0, matvecs=0, residual=TracePart(0.0, 0.0, 0))
     text = shown(dataclasses.replace(examples.SPLIT, trace=zero))
-    assert "Gauss-Newton part 47.91 ± 0.31 (9 gradients); the residual's diagonal is zero" in text
+    assert "its diagonal is zero\n" in text
     assert not any(word in shown(examples.FULL) for word in ("outside", "restart", "Gauss-Newton"))
 
 

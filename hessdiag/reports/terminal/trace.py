@@ -31,7 +31,7 @@ def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
         f"{interval(*result.interval, result.stderr)}",
     )
     if result.gauss_newton is not None and result.residual is not None:
-        yield line(canvas, _parts(result.gauss_newton, result.residual))
+        yield _parts(result.gauss_newton, result.residual, canvas)
         spent = []
     else:
         spent = [count(result.probes, "probe"), count(result.matvecs, "product")]
@@ -42,12 +42,12 @@ def trace(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
         yield from _groups(result, canvas)
 
 
-def _parts(gauss_newton: TracePart, residual: TracePart) -> str:
-    first = f"Gauss-Newton part {measured(gauss_newton.value, gauss_newton.stderr)}"
-    first = f"{first} ({count(gauss_newton.passes, 'gradient')})"
-    if not residual.passes:
-        return f"{first}; the residual's diagonal is zero"
-    return f"{first}, residual {measured(residual.value, residual.stderr)} ({count(residual.passes, 'product')})"
+def _parts(gauss_newton: TracePart, residual: TracePart, canvas: Canvas) -> RenderableType:
+    values = align([measured(part.value, part.stderr) for part in (gauss_newton, residual)])
+    products = count(residual.passes, "product") if residual.passes else "its diagonal is zero"
+    spent = [count(gauss_newton.passes, "gradient"), products]
+    rows = list(zip(["Gauss-Newton part", "residual part"], values, spent, strict=True))
+    return table(canvas, [Column("", "left"), Column(""), Column("", "left")], rows)
 
 
 def _groups(result: TraceResult, canvas: Canvas) -> Iterator[RenderableType]:
