@@ -54,7 +54,8 @@ class KrylovBasis:
     Attributes:
         projected: (m, m) float64, the operator on the basis.
         sequence: the Lanczos steps from the latest start; a start is orthogonal to all that was in the basis before,
-            so they are those of the operator on the complement. None once the basis has been shrunk after it.
+            so they are those of the operator on the complement. None once the basis has been shrunk after it, or a
+            candidate withdrawn.
 
     Args:
         n: the order of the operator.
@@ -121,6 +122,7 @@ class KrylovBasis:
     def withdraw(self) -> None:
         """Take the last candidate out again: there will be no product of it."""
         self._rows.cut(self.size - 1)
+        self.sequence = None  # of the directions outside one is gone with it
 
     def absorb(self, product: Tensor) -> None:
         """Take in H times the last candidate."""
@@ -172,6 +174,18 @@ class KrylovBasis:
         self._rows.rotate(kept)
         self.projected = np.diag(ritz.values[places])
         self.sequence = None
+
+    def cut_back(self, size: int) -> None:
+        """Take the basis back to its first ``size`` vectors, all from one start, as if the others had never come."""
+        last = np.zeros((self.size, 1))
+        last[size:, 0] = self.projected[size:, size - 1]
+        remainder = self._rows.combined(last)[:, 0]
+        for pending in self._pending:
+            remainder += float(_padded(pending.shares, self.size)[size - 1]) * pending.vector
+        self._rows.cut(size)
+        self.projected = self.projected[:size, :size]
+        self.sequence, self._pending = None, []
+        self._push(np.eye(size)[-1], remainder, clean=False, live=True)
 
     def forget(self) -> None:
         """Free the memory of the direction that would be the last to join; the residuals go on counting it."""

@@ -11,6 +11,7 @@ from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Products
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.estimators.steps import OutOfTime, Steps
+from hessdiag.estimators.wanted import Found, Wanted
 
 __all__ = ["power_steps"]
 
@@ -18,8 +19,8 @@ _SURVEY_STEPS = 8
 
 
 def power_steps(
-    H: SymmetricOperator, *, top: int, bottom: int, rtol: float, budget: int, seed: int
-) -> Steps[tuple[Tensor, int, bool, float]]:
+    H: SymmetricOperator, wanted: Wanted, *, budget: int, seed: int, memory: int | None = None
+) -> Steps[Found]:
     """Approximate eigenvectors of both ends by iterating on s(H - cI), s = +1 for the top and -1 for the bottom.
 
     Plain power iteration converges to the eigenvalue of largest magnitude, or, with two of equal magnitude
@@ -29,24 +30,21 @@ def power_steps(
 
     Args:
         H: the operator, order n.
-        top: how many vectors from the top.
-        bottom: how many from the bottom.
-        rtol: a vector is done at ||Hv - lambda v|| <= rtol times the scale: the largest ||Hv|| seen, unit v.
+        wanted: how many from each end; a vector is done at ||Hv - lambda v|| <= rtol times the scale: the largest
+            ||Hv|| seen, unit v.
         budget: products allowed in all.
         seed: of the start vectors.
-
-    Returns:
-        Unit vectors (n, top + bottom), the products spent, whether all met ``rtol``, and the scale.
+        memory: not looked at: little more is stored than what is found.
     """
-    wanted = [1] * top + [-1] * bottom
+    signs = [1] * wanted.top + [-1] * wanted.bottom
     # An inexact vector leaks into all that are kept orthogonal to it: k residuals add up to sqrt(k) of one.
-    iteration = _PowerIteration(H, rtol / math.sqrt(len(wanted)), budget, seed)
-    shifts = yield from iteration.shifts(min(_SURVEY_STEPS, (budget - len(wanted)) // 8))
-    for place, sign in enumerate(wanted):
+    iteration = _PowerIteration(H, wanted.rtol / math.sqrt(wanted.count), budget, seed)
+    shifts = yield from iteration.shifts(min(_SURVEY_STEPS, (budget - wanted.count) // 8))
+    for place, sign in enumerate(signs):
         # What is left is shared out, so that a hard vector cannot starve those after it.
-        share = (budget - iteration.spent) // (len(wanted) - place)
+        share = (budget - iteration.spent) // (wanted.count - place)
         yield from iteration.find(sign, shifts[sign], share)
-    return torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged, iteration.scale
+    return Found(torch.stack(iteration.found, 1), iteration.spent, iteration.all_converged, iteration.scale)
 
 
 class _PowerIteration:
