@@ -8,13 +8,12 @@ import numpy as np
 
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Products
-from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.estimators.krylov import KrylovBasis
 from hessdiag.estimators.probes import Probes, Stream
+from hessdiag.estimators.room import Room
 from hessdiag.estimators.steps import OutOfTime, Steps
 from hessdiag.estimators.unseen import Sequence
 from hessdiag.estimators.wanted import Found, Wanted
-from hessdiag.memory import available_memory
 from hessdiag.results import EigenvalueBounds
 
 __all__ = ["krylov_starts", "lanczos_steps"]
@@ -88,20 +87,9 @@ def lanczos_steps(
 
 def _room(H: SymmetricOperator, wanted: Wanted, memory: int | None) -> int:
     """Vectors that may be stored."""
-    each, least = H.n * H.dtype.itemsize, min(wanted.count + _LEAST_SPARE, H.n + 1)
-    given = available_memory(H.device) // 2 if memory is None else memory
-    if given < least * each:
-        found = f"found {given / 1e9:.3g} GB" + (" (half of what is free)" if memory is None else "")
-        message = (
-            f"memory: {found}, expected at least {least * each / 1e9:.3g} GB: {wanted.count} eigenvalues need "
-            f"{least} vectors of {H.n:,} parameters; ask for fewer, select fewer parameters"
-        )
-        raise (
-            MeasurementError(f"{message}, or use method power")
-            if memory is None
-            else UsageError(f"{message}, or allow more")
-        )
-    return given // each
+    room = Room(H, memory)
+    room.demand(min(wanted.count + _LEAST_SPARE, H.n + 1), f"ask for fewer than {wanted.count} eigenvalues")
+    return room.vectors
 
 
 def _made_room(basis: KrylovBasis, wanted: Wanted, room: int, steps: int) -> bool:
