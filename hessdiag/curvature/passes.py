@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hessdiag.cost import Cost, Kind
 from hessdiag.curvature.gauss_newton import TraceSamples
-from hessdiag.curvature.residual import DiagonalSearch, linearize_residual
+from hessdiag.curvature.residual import BlockNorms, DiagonalSearch, linearize_residual
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.problem import Batch
 from torch import Tensor
@@ -24,6 +24,7 @@ from hessdiag.curvature.requests import (
     Products,
     QuadraticForms,
     Request,
+    ResidualBlocks,
     ResidualDiagonal,
     Served,
 )
@@ -182,6 +183,20 @@ class _ResidualDiagonal(Worker):
         return self.search.answer()
 
 
+class _ResidualBlocks(Worker):
+    def __init__(self, H: HessianOperator, request: ResidualBlocks) -> None:
+        super().__init__(H)
+        part = H.gauss_newton
+        self.norms = BlockNorms(part.problem, part.loss, H.engine, request.seed)
+
+    def work(self, batch: Batch, graphs: Graphs) -> None:
+        if self.norms.take(batch):
+            self.count("gradient", 1)
+
+    def answer(self) -> Tensor:
+        return self.norms.answer()
+
+
 class _DisplacedLosses(Worker):
     displaces = True
 
@@ -220,6 +235,7 @@ _WORKERS: dict[type[Request], Callable[[HessianOperator, Any], Worker]] = {
     Products: _Products,
     QuadraticForms: _QuadraticForms,
     OutputDraws: _OutputDraws,
+    ResidualBlocks: _ResidualBlocks,
     ResidualDiagonal: _ResidualDiagonal,
     DisplacedLosses: _DisplacedLosses,
 }

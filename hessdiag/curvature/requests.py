@@ -25,6 +25,7 @@ __all__ = [
     "Products",
     "QuadraticForms",
     "Request",
+    "ResidualBlocks",
     "ResidualDiagonal",
     "Served",
 ]
@@ -129,6 +130,16 @@ class ResidualDiagonal(Request):
     """Whether R has a diagonal; the answer is the number of a parameter tensor g with R_gg != 0, or None.
 
     None says that Tr[R] = 0 by the structure of the network. Two products or so on a few examples for each tensor.
+    """
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class ResidualBlocks(Request):
+    """Where R is large; the answer estimates ||R_gh||_F^2 of all pairs of tensors, (groups, groups), to plan by.
+
+    One product on a few examples for each tensor.
     """
 
     seed: int

@@ -16,7 +16,7 @@ from hessdiag.losses import ConvexLoss
 from hessdiag.losses.totals import Totals, at_least_float32
 from hessdiag.problem import Batch, Problem
 
-__all__ = ["DiagonalSearch", "linearize_residual"]
+__all__ = ["BlockNorms", "DiagonalSearch", "linearize_residual"]
 
 _DIAGONAL = 8  # the stream of the vectors here, beside those of hessdiag.estimators.probes
 _EXAMPLES = 8  # whether a network is piecewise linear shows on a few of them
@@ -86,14 +86,10 @@ class DiagonalSearch:
         """Look at some tensors on one batch; whether there was work to do."""
         if self._found is not None or not self._waiting:
             return False
-        c = slopes(self._problem, self._loss, batch)
-        if not bool(c.any()):
+        product = _on_few_examples(self._problem, self._loss, self._engine, batch)
+        if product is None:
             return True
         self._all_flat = False
-        if tells_examples_apart(batch) and len(c) == batch.examples:
-            steepest = torch.argsort(c.reshape(len(c), -1).square().sum(1), descending=True, stable=True)[:_EXAMPLES]
-            batch, c = some_examples(batch, steepest), c[steepest]
-        product = _of_slopes(self._problem, c, self._engine, batch)
         last = batch.index == self._problem.data_info.batches - 1
         for _ in range(len(self._waiting) if last else min(self._share, len(self._waiting))):
             number = self._waiting.pop(0)
@@ -109,10 +105,58 @@ class DiagonalSearch:
         return self._found
 
     def _has_diagonal(self, product: Product, number: int) -> bool:
-        v = torch.zeros(self._problem.n, dtype=self._problem.dtype, device=self._problem.device)
-        place = torch.split(v, [group.size for group in self._problem.groups])[number]
-        generator = keyed_generator(v.device, self._seed, _DIAGONAL, number)
-        place.copy_(torch.empty_like(place, dtype=torch.float32).normal_(generator=generator))
-        norms = [0.0 if row is None else float(torch.linalg.vector_norm(row.double())) for row in product(v)]
+        norms = _column_norms(self._problem, product, number, self._seed)
         tolerance = min(1e3 * torch.finfo(self._problem.model_dtype).eps, 0.05)
         return norms[number] > tolerance * max(norms)
+
+
+class BlockNorms:
+    """||R_gh||_F^2 of all pairs of parameter tensors, as far as a few examples show it.
+
+    For v of unit variance on h alone || (R v)_g ||^2 is an estimate of it. The tensors are spread over the batches,
+    and of a batch the examples are taken on which the loss's slope is largest: enough to plan by.
+    """
+
+    def __init__(self, problem: Problem, loss: ConvexLoss, engine: Engine, seed: int) -> None:
+        self._problem, self._loss, self._engine, self._seed = problem, loss, engine, seed
+        count = len(problem.groups)
+        self._waiting = list(range(count))
+        self._share = -(-count // problem.data_info.batches)
+        self._squares = torch.zeros(count, count, dtype=torch.float64, device="cpu")
+
+    def take(self, batch: Batch) -> bool:
+        """Look at some tensors on one batch; whether there was work to do."""
+        if not self._waiting:
+            return False
+        product = _on_few_examples(self._problem, self._loss, self._engine, batch)
+        if product is None:
+            return True
+        for number in self._waiting[: self._share]:
+            norms = _column_norms(self._problem, product, number, self._seed)
+            self._squares[:, number] = torch.tensor(norms, dtype=torch.float64, device="cpu").square()
+        del self._waiting[: self._share]
+        return True
+
+    def answer(self) -> Tensor:
+        """(groups, groups), float64 on the CPU; a tensor that could not be looked at has a column of zeros."""
+        return self._squares
+
+
+def _on_few_examples(problem: Problem, loss: ConvexLoss, engine: Engine, batch: Batch) -> Product | None:
+    """R's product on the batch's steepest examples; None where the loss has no slope at all."""
+    c = slopes(problem, loss, batch)
+    if not bool(c.any()):
+        return None
+    if tells_examples_apart(batch) and len(c) == batch.examples:
+        steepest = torch.argsort(c.reshape(len(c), -1).square().sum(1), descending=True, stable=True)[:_EXAMPLES]
+        batch, c = some_examples(batch, steepest), c[steepest]
+    return _of_slopes(problem, c, engine, batch)
+
+
+def _column_norms(problem: Problem, product: Product, number: int, seed: int) -> list[float]:
+    """|| (R v)_g || of every tensor g, for a Gaussian v on tensor ``number`` alone."""
+    v = torch.zeros(problem.n, dtype=problem.dtype, device=problem.device)
+    place = torch.split(v, [group.size for group in problem.groups])[number]
+    generator = keyed_generator(v.device, seed, _DIAGONAL, number)
+    place.copy_(torch.empty_like(place, dtype=torch.float32).normal_(generator=generator))
+    return [0.0 if row is None else float(torch.linalg.vector_norm(row.double())) for row in product(v)]

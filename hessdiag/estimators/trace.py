@@ -8,12 +8,13 @@ from torch import Tensor
 
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.errors import UsageError
-from hessdiag.estimators.choice import fallback_steps
 from hessdiag.estimators.deflated import deflated_steps
 from hessdiag.estimators.hutchinson import hutchinson_steps
 from hessdiag.estimators.hutchpp import hutchpp_steps
 from hessdiag.estimators.probes import Probes
+from hessdiag.estimators.split_trace import split_steps
 from hessdiag.estimators.steps import Steps, run
+from hessdiag.estimators.trace_auto import auto_steps
 from hessdiag.estimators.trace_goal import ROUNDINGS, TraceGoal
 from hessdiag.estimators.xtrace import xtrace_steps
 from hessdiag.results import TraceResult
@@ -21,8 +22,9 @@ from hessdiag.results import TraceResult
 __all__ = ["ROUNDINGS", "trace", "trace_steps"]
 
 METHODS: dict[str, Callable[[SymmetricOperator, TraceGoal], Steps[TraceResult]]] = {
-    "auto": fallback_steps,
+    "auto": auto_steps,
     "deflated": deflated_steps,
+    "gauss-newton": split_steps,
     "hutch++": hutchpp_steps,
     "hutchinson": hutchinson_steps,
     "xtrace": xtrace_steps,
