@@ -142,8 +142,8 @@ class TraceResult:
 class GapRow:
     """One noise level: the loss gained, beside what sigma^2/2 Tr[H] predicts. ``sigma`` in units of the weights.
 
-    ``remainder`` is the mean of the gap less U^T H U / 2 of the same draws: gap - predicted without the noise of the
-    quadratic term.
+    ``remainder`` is the mean over draws of the gap less U^T H U / 2 of the same U: gap - predicted without the noise
+    of the quadratic term. With fresh noise for each batch gap is predicted + remainder.
     """
 
     sigma: float
@@ -181,15 +181,23 @@ class GapFit:
 
 @dataclass(frozen=True)
 class SigmaSearch:
-    """The largest sigma found at which gap and sigma^2/2 Tr[H] agree within ``tolerance``; None: there is none."""
+    """The largest sigma found at which gap and sigma^2/2 Tr[H] agree within ``tolerance``; None: there is none.
+
+    ``tried`` is the range of sigmas that were tried. Not ``converged``: some were left open, or the time was up.
+    """
 
     tolerance: float
     largest: float | None
+    tried: tuple[float, float]
+    converged: bool
 
 
 @dataclass(frozen=True)
 class GapResult:
-    """The noise gap at several sigmas; ``rss`` is the mean over rows of the squared relative deviation."""
+    """The noise gap at several sigmas; ``rss`` is the mean over rows of the squared relative deviation.
+
+    Not ``converged``: ``draws`` were not enough for the deviations' standard errors to meet ``rtol``.
+    """
 
     distribution: str
     estimator: str
@@ -201,6 +209,7 @@ class GapResult:
     cost: Cost
     fit: GapFit | None = field(default=None, metadata=_ABSENT)
     search: SigmaSearch | None = field(default=None, metadata=_ABSENT)
+    converged: bool = True
 
 
 @dataclass(frozen=True)

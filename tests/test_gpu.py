@@ -80,7 +80,7 @@ def test_estimators_on_the_fixtures(
         assert trace.value == pytest.approx(trace0.value, rel=1e-10)
 
     gaps0, gaps = (
-        hessdiag.noise_gap(p, sigmas=[0.01, 0.02], draws=4, trace=t, noise=drawn(op, "gaussian"))
+        hessdiag.noise_gap(p, sigmas=[0.01, 0.02], draws=4, trace=t, probes=drawn(op, "gaussian"))
         for p, t, op in ((truth, trace0, H0), (problem, trace, H))
     )
     for expected_row, row in zip(gaps0.rows, gaps.rows, strict=True):

@@ -11,6 +11,7 @@ __all__ = [
     "Distribution",
     "EigenvalueMethod",
     "GapEstimator",
+    "GapNoise",
     "LossName",
     "TraceMethod",
     "Weights",
@@ -36,6 +37,7 @@ Weights = Literal["model", "ema"]
 EigenvalueMethod = Literal["lanczos", "power"]
 TraceMethod = Literal["auto", "hutchinson"]
 GapEstimator = Literal["two-sided", "one-sided"]
+GapNoise = Literal["per-batch", "shared"]
 Distribution = Literal["gaussian", "laplace", "uniform", "binomial"]
 
 DEFAULT_SIGMAS = (0.008, 0.01, 0.012)

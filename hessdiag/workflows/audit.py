@@ -16,7 +16,9 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import MeasurementError
 from hessdiag.estimators.density import density_steps
 from hessdiag.estimators.eigenvalues import eigenvalue_steps
-from hessdiag.estimators.noise_gap import GapDraws, gap_steps, gap_table
+from hessdiag.estimators.gap_draws import GapDraws
+from hessdiag.estimators.gap_table import gap_table
+from hessdiag.estimators.noise_gap import gap_steps
 from hessdiag.estimators.steps import OutOfTime, Steps, run_together
 from hessdiag.estimators.trace import trace_steps
 from hessdiag.problem import Problem
@@ -208,7 +210,7 @@ class _Measuring:
 
 def _gap_steps(job: _Measuring) -> Steps[GapDraws]:
     options = job.options("gap")
-    return gap_steps(job.problem, sigmas=options.pop("sigma"), **options)
+    return gap_steps(job.H, sigmas=options.pop("sigma"), **options)
 
 
 _STEPS: dict[str, Callable[[_Measuring], Steps[Any]]] = {
