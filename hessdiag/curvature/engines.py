@@ -14,20 +14,26 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature.graph import custom_functions, cut_short
+from hessdiag.curvature.operations import ClosedForms
 from hessdiag.errors import HessdiagError, MeasurementError, UsageError
 from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Problem
 
 __all__ = ["ENGINES", "Engine", "FiniteDifferences", "ForwardOverReverse", "ReverseOverReverse", "choose_engine"]
 
-Product = Callable[[Tensor], Tensor]
+Rows = Sequence[Tensor | None]
+"""H_b v as one tensor for each selected parameter; None stands for zeros."""
+
+Product = Callable[[Tensor], Rows]
+"""v (n,), in the problem's vector dtype -> H_b v."""
 
 
 class Engine(Protocol):
@@ -37,7 +43,7 @@ class Engine(Protocol):
     relative_error: float | None
 
     def linearize(self, problem: Problem, batch: Batch) -> Product:
-        """The function v (n,) -> H_b v (n,) at the present weights, in the problem's vector dtype."""
+        """The function v -> H_b v at the present weights."""
         ...
 
 
@@ -45,35 +51,43 @@ class ReverseOverReverse:
     """H_b v = d/dw <d total/dw, v>: the exact product by two backward passes (Pearlmutter 1994).
 
     The graph of the gradient is built once and serves every vector.
+
+    Args:
+        closed_forms: with the operations of :mod:`hessdiag.curvature.operations` in place of torch's: the same
+            function, with a cheaper second derivative.
     """
 
     name = "reverse-over-reverse"
     relative_error: float | None = None
 
+    def __init__(self, *, closed_forms: bool = True) -> None:
+        self._operations: Callable[[], AbstractContextManager[Any]] = ClosedForms if closed_forms else nullcontext
+
     def linearize(self, problem: Problem, batch: Batch) -> Product:
         parameters = list(problem.parameters.values())
-        total, _ = problem.batch_totals(batch)
-        if not total.requires_grad:
-            return torch.zeros_like
-        gradients = torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True)
+        with self._operations():
+            total, _ = problem.batch_totals(batch)
+            if not total.requires_grad:
+                return lambda v: [None] * len(parameters)
+            gradients = torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True)
         if cut_short(gradients):
             raise RuntimeError(f"an operation marked once_differentiable ({', '.join(custom_functions(total))})")
         # A gradient without graph is constant in w: its rows of the Hessian are zero.
         live = [i for i, g in enumerate(gradients) if g is not None and g.requires_grad]
         outputs = [gradients[i] for i in live]
 
-        def product(v: Tensor) -> Tensor:
-            parts = problem.unflatten(v)
+        def product(v: Tensor) -> Rows:
             if not outputs:
-                return torch.zeros_like(v)
-            rows = torch.autograd.grad(
-                outputs,
-                parameters,
-                grad_outputs=[parts[i] for i in live],
-                retain_graph=True,
-                allow_unused=True,
-            )
-            return problem.flatten(rows)
+                return [None] * len(parameters)
+            parts = problem.unflatten(v)
+            with self._operations():  # a checkpointed part of the model is computed anew here
+                return torch.autograd.grad(
+                    outputs,
+                    parameters,
+                    grad_outputs=[parts[i] for i in live],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
 
         return product
 
@@ -93,10 +107,10 @@ class ForwardOverReverse:
 
         gradient = torch.func.grad(total)
 
-        def product(v: Tensor) -> Tensor:
+        def product(v: Tensor) -> Rows:
             tangent = dict(zip(names, problem.unflatten(v), strict=True))
             rows = torch.func.jvp(gradient, (weights,), (tangent,))[1]
-            return problem.flatten([rows[name].detach() for name in names])
+            return [rows[name].detach() for name in names]
 
         return product
 
@@ -127,34 +141,40 @@ class FiniteDifferences:
         norm = math.hypot(*(float(torch.linalg.vector_norm(p.detach().double())) for p in problem.parameters.values()))
         step = self.step_scale * math.cbrt(epsilon) * (1 + norm)
 
-        def product(v: Tensor) -> Tensor:
+        def product(v: Tensor) -> Rows:
             length = float(torch.linalg.vector_norm(v.double()))
             if length == 0:
-                return torch.zeros_like(v)
+                return [None] * len(problem.groups)
             direction = problem.unflatten(v / length)
             with problem.displacing() as displace:
                 displace(direction, step)
                 ahead = problem.batch_gradient(batch)
                 displace(direction, -step)
                 behind = problem.batch_gradient(batch)
-            return (ahead - behind) * (length / (2 * step))
+            whole = (ahead - behind) * (length / (2 * step))
+            return torch.split(whole, [group.size for group in problem.groups])
 
         return product
 
-    def estimate_error(self, problem: Problem, batch: Batch, v: Tensor) -> float:
-        """||D(s) - D(s/2)|| / ||D(s/2)||: the relative error of one product, also kept as ``relative_error``."""
-        whole = self.linearize(problem, batch)(v)
-        half = FiniteDifferences(self.step_scale / 2).linearize(problem, batch)(v)
+    def estimate(self, problem: Problem, batch: Batch, v: Tensor) -> tuple[Tensor, float]:
+        """D(s), and ||D(s) - D(s/2)|| / ||D(s/2)||: a product and its relative error (kept as ``relative_error``)."""
+        whole = problem.flatten(self.linearize(problem, batch)(v))
+        half = problem.flatten(FiniteDifferences(self.step_scale / 2).linearize(problem, batch)(v))
         size = float(torch.linalg.vector_norm(half))
         difference = float(torch.linalg.vector_norm(whole - half))
         self.relative_error = difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
-        return self.relative_error
+        return whole, self.relative_error
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {
     ReverseOverReverse.name: ReverseOverReverse,
     ForwardOverReverse.name: ForwardOverReverse,
     FiniteDifferences.name: FiniteDifferences,
+}
+
+# What is tried of an engine: where a closed form does not go through, torch's own operations may.
+_TRIED: dict[str, Sequence[Callable[[], Engine]]] = {
+    ReverseOverReverse.name: (ReverseOverReverse, functools.partial(ReverseOverReverse, closed_forms=False)),
 }
 
 _WORST_ERROR = 0.1  # of finite differences; above, the number would be worth nothing
@@ -181,10 +201,11 @@ def choose_engine(problem: Problem, name: str = "auto") -> Engine:
     with problem.measuring():
         batch = problem.differentiable_batch()
         for candidate in ENGINES if name == "auto" else [name]:
-            engine = ENGINES[candidate]()
-            why = _refusal(engine, problem, batch)
-            if why is None:
-                return engine
+            for make in _TRIED.get(candidate, [ENGINES[candidate]]):
+                engine = make()
+                why = _refusal(engine, problem, batch)
+                if why is None:
+                    return engine
             refusals.append(f"{candidate}: {why}")
     raise MeasurementError(
         "the loss has no usable second derivative:\n  "
@@ -205,13 +226,16 @@ def _refusal(engine: Engine, problem: Problem, batch: Batch) -> str | None:
                 "the gradient through torch.func is not the model's own: the model keeps weights where they cannot be "
                 "replaced, or an operation has no rule there"
             )
-        if isinstance(engine, FiniteDifferences):
-            problem.meter.add("hvp", 2)
-            if not engine.estimate_error(problem, batch, v) <= _WORST_ERROR:
-                return f"its error would be {engine.relative_error:.0%} (the loss is not smooth at the step's scale)"
-        problem.meter.add("hvp", 2)
         product = engine.linearize(problem, batch)
-        hu, hv = product(u), product(v)
+        hu = problem.flatten(product(u))
+        if isinstance(engine, FiniteDifferences):
+            problem.meter.add("hvp", 3)
+            hv, error = engine.estimate(problem, batch, v)
+            if not error <= _WORST_ERROR:
+                return f"its error would be {error:.0%} (the loss is not smooth at the step's scale)"
+        else:
+            problem.meter.add("hvp", 2)
+            hv = problem.flatten(product(v))
         why = _asymmetry(u, v, hu, hv, problem.model_dtype, engine.relative_error or 0.0)
         if why is None and not isinstance(engine, FiniteDifferences):
             why = _disagreement(problem, batch, v, hv)
@@ -234,9 +258,8 @@ def _disagreement(problem: Problem, batch: Batch, v: Tensor, hv: Tensor) -> str 
     if not names:
         return None
     judge = FiniteDifferences()
-    problem.meter.add("hvp", 3)
-    error = judge.estimate_error(problem, batch, v)
-    expected = judge.linearize(problem, batch)(v)
+    problem.meter.add("hvp", 2)
+    expected, error = judge.estimate(problem, batch, v)
     size, difference = (float(torch.linalg.vector_norm(x.double())) for x in (expected, hv - expected))
     if error > _WORST_ERROR or difference <= max(1e-3, 5 * error) * size:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
@@ -14,9 +15,20 @@ _CUT = "torch::autograd::Error"  # what once_differentiable puts behind a gradie
 
 
 def custom_functions(total: Tensor) -> list[str]:
-    """The ``torch.autograd.Function`` classes in the graph of ``total``; their backward may hide a dependence."""
+    """A user's ``torch.autograd.Function`` classes in the graph of ``total``; their backward may hide a dependence."""
     nodes = _nodes([total])
-    return sorted({node.name().removesuffix("Backward") for node in nodes if isinstance(node, BackwardCFunction)})
+    return sorted(
+        {
+            node.name().removesuffix("Backward")
+            for node in nodes
+            if isinstance(node, BackwardCFunction) and not _ours(node)
+        }
+    )
+
+
+def _ours(node: BackwardCFunction) -> bool:
+    function: Any = getattr(type(node), "_forward_cls", None)
+    return getattr(function, "__module__", "").startswith("hessdiag.")
 
 
 def cut_short(gradients: Sequence[Tensor | None]) -> bool:
