@@ -8,6 +8,7 @@ from torch import Tensor
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Products
 from hessdiag.errors import UsageError
+from hessdiag.estimators.intervals import FIRST_LOOK
 from hessdiag.estimators.known_subspace import KnownSubspace
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.estimators.sampling import Sampling
@@ -15,9 +16,8 @@ from hessdiag.estimators.steps import OutOfTime, Steps
 from hessdiag.estimators.trace_goal import TraceGoal
 from hessdiag.results import TraceResult
 
-__all__ = ["FIRST_LOOK", "deflated_result", "deflated_steps"]
+__all__ = ["deflated_result", "deflated_steps"]
 
-FIRST_LOOK = 8  # without outliers the forms are less skewed than those of H
 _STEPS = 24  # of Lanczos: they find the outliers of trained networks
 _LEAST_PROBES = 2
 
@@ -49,7 +49,7 @@ def deflated_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
         most = KnownSubspace.most(H, min(_STEPS, goal.max_matvecs // 2, H.n))
         yield from _lanczos(H, goal, known, most)
         spent = known.size
-    sampling = Sampling(H, goal, known=known, maximum=goal.max_matvecs - spent, first_look=FIRST_LOOK)
+    sampling = Sampling(H, goal, known=known, maximum=goal.max_matvecs - spent)
     return (yield from deflated_result(H, goal, sampling, spent=spent))
 
 

@@ -6,7 +6,7 @@ import math
 
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.errors import UsageError
-from hessdiag.estimators.deflated import FIRST_LOOK
+from hessdiag.estimators.intervals import FIRST_LOOK
 from hessdiag.estimators.sampling import Sampling
 from hessdiag.estimators.sketch import LEAST_TESTS, Sketch
 from hessdiag.estimators.steps import OutOfTime, Steps
@@ -14,8 +14,9 @@ from hessdiag.estimators.trace_goal import TraceGoal
 from hessdiag.estimators.xtrace import sketch_result, sketch_traced
 from hessdiag.results import TraceResult
 
-__all__ = ["SketchAndProbes", "hutchpp_steps"]
+__all__ = ["PILOT", "SketchAndProbes", "hutchpp_steps"]
 
+PILOT = 8  # probes
 _LEAST = 4  # one test vector, and two probes
 _FORESEEN = 100  # test vectors
 
@@ -92,10 +93,10 @@ class SketchAndProbes:
         if self.sketch.complete:
             return
         sampling = self._new_sampling(self._vital)
-        traced = yield from sampling.look()
-        self._sampling, variance = sampling, sampling.probes * traced.stderr**2
-        if variance > 0:
-            self._advantage = 2 * self.sketch.matrices.frobenius_left / variance
+        yield from sampling.pilot(PILOT)
+        self._sampling = sampling
+        if sampling.std > 0:
+            self._advantage = 2 * self.sketch.matrices.frobenius_left / sampling.std**2
 
     def grow(self) -> Steps[None]:
         """More test vectors; the probes outside fewer of them are of no more use."""
@@ -158,4 +159,4 @@ class SketchAndProbes:
 
     def _new_sampling(self, vital: bool) -> Sampling:
         known, left = self.sketch.known, self._budget - self.spent
-        return Sampling(self._H, self._goal, known=known, maximum=left, first_look=FIRST_LOOK, vital=vital)
+        return Sampling(self._H, self._goal, known=known, maximum=left, vital=vital)

@@ -8,14 +8,14 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-__all__ = ["FIRST_LOOK", "look_level", "looks", "mean_interval"]
+__all__ = ["look_level", "looks", "mean_interval"]
 
 FIRST_LOOK = 16
 
 
-def looks(maximum: int, first: int = FIRST_LOOK) -> list[int]:
-    """Sample sizes at which to look: ``first`` and its doubles, and ``maximum``."""
-    sizes = [first * 2**k for k in range(64) if first * 2**k < maximum]
+def looks(maximum: int) -> list[int]:
+    """Sample sizes at which to look: 16, 32, 64, ... and ``maximum``."""
+    sizes = [FIRST_LOOK * 2**k for k in range(64) if FIRST_LOOK * 2**k < maximum]
     return [*sizes, maximum]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import QuadraticForms
-from hessdiag.estimators.intervals import FIRST_LOOK, look_level, looks, mean_interval
+from hessdiag.estimators.intervals import look_level, looks, mean_interval
 from hessdiag.estimators.known_subspace import KnownSubspace
 from hessdiag.estimators.steps import OutOfTime, Steps
 from hessdiag.estimators.trace_goal import Traced, TraceGoal
@@ -26,7 +26,6 @@ class Sampling:
         goal: how well.
         known: the subspace; default: none.
         maximum: of the probes; at least 2.
-        first_look: how many probes there are when the interval is first looked at.
         vital: whether the first probes are served when the time is up; without it they raise OutOfTime.
     """
 
@@ -37,14 +36,13 @@ class Sampling:
         *,
         known: KnownSubspace | None = None,
         maximum: int,
-        first_look: int = FIRST_LOOK,
         vital: bool = True,
     ) -> None:
         self._H, self._goal, self._vital = H, goal, vital
         known = known or KnownSubspace(H)
         self._known = known.trace_by_group().numpy()
         self._draw = known.deflated(goal.rademacher(H)) if known.size else goal.rademacher(H)
-        self._looks = looks(maximum, first_look)
+        self._looks = looks(maximum)
         self._level = look_level(len(self._looks), goal.confidence)
         self.forms = np.zeros((0, len(H.groups)))
         self.out_of_time = False
@@ -54,45 +52,58 @@ class Sampling:
         """How many there are."""
         return len(self.forms)
 
-    def look(self) -> Steps[Traced]:
+    @property
+    def std(self) -> float:
+        """The standard deviation of a probe's form."""
+        return float(self.forms.sum(1).std(ddof=1))
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no reason, or no way, to go on."""
+        if self.out_of_time or self.probes >= self._looks[-1]:
+            return True
+        # Between looks the interval is no one's business: each look at it costs some of its confidence.
+        return self.probes in self._looks and self._goal.met(*self._interval())
+
+    def pilot(self, count: int) -> Steps[None]:
+        """The first ``count`` probes, for a forecast."""
+        yield from self._gather(min(count, self._looks[0]))
+
+    def look(self) -> Steps[None]:
         """Gather up to the next look."""
         yield from self._gather(self._next_look(self.probes + 1))
-        return self.traced()
 
     def steps(self) -> Steps[Traced]:
         """Gather until the goal is met, the probes are spent or the time is up."""
-        traced = self.traced() if self.probes > 1 else (yield from self.look())
-        while not self.ended(traced):
-            traced = yield from self.look()
-        return traced
-
-    def ended(self, traced: Traced) -> bool:
-        """Whether there is no reason, or no way, to go on."""
-        return self.out_of_time or self.probes >= self._looks[-1] or self._goal.met(traced.value, traced.interval)
+        while not self.ended:
+            yield from self.look()
+        return self.traced()
 
     def traced(self) -> Traced:
         """The estimate from what there is."""
-        rounding = self._goal.rounding(self._H)
         totals = self._known.sum() + self.forms.sum(1)
-        value, stderr, interval = mean_interval(totals, self._level, rounding)
+        value, stderr, interval = mean_interval(totals, self._level, self._goal.rounding(self._H))
         spread = self.forms.std(0, ddof=1)
         return Traced(value, stderr, interval, self._known + self.forms.mean(0), spread / math.sqrt(self.probes))
 
-    def forecast(self, traced: Traced) -> int:
-        """How many probes there will be when the goal is met, by what is known now."""
-        needed = self._goal.probes_for(traced.stderr * math.sqrt(self.probes), traced.value)
-        return self._next_look(needed)
+    def needed(self) -> float:
+        """How many probes meet the goal, by what is known now."""
+        return self._goal.probes_for(self.std, float(self._known.sum() + self.forms.sum(1).mean()))
 
     def spare(self, count: int) -> None:
         """Make do with so many fewer probes."""
         maximum = max(self._looks[-1] - count, self.probes)
         self._looks = [size for size in self._looks if size < maximum] + [maximum]
 
+    def _interval(self) -> tuple[float, tuple[float, float]]:
+        traced = self.traced()
+        return traced.value, traced.interval
+
     def _next_look(self, least: float) -> int:
         return next((size for size in self._looks if size >= least), self._looks[-1])
 
     def _gather(self, size: int) -> Steps[None]:
-        ahead = self.forecast(self.traced()) - size if self.probes > 1 else 0
+        ahead = self._next_look(self.needed()) - size if self.probes > 1 else 0
         numbers = range(self.probes, size)
         try:
             more = yield QuadraticForms(
