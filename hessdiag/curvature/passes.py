@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.cost import Cost, Kind
-from hessdiag.curvature.engines import Product, Rows
+from hessdiag.curvature.engines import Product
 from hessdiag.curvature.gauss_newton import TraceSamples
 from hessdiag.curvature.requests import (
     DisplacedLosses,
@@ -152,21 +152,10 @@ class _QuadraticForms(Worker):
         product = graphs.product() if request.part == "hessian" else graphs.residual()
         for place, probe in enumerate(request.probes):
             v = request.draw(probe, batch.index if request.per_batch else None).to(self.H.device, self.H.dtype)
-            form = self._by_group(v, product(v))
+            form = self.H.by_group(v, self.problem.flatten(product(v)))
             self.sums[place] += form
             self.totals[place, batch.index] = form.sum()
             self.count("hvp", 1)
-
-    def _by_group(self, v: Tensor, rows: Rows) -> Tensor:
-        """v_g^T (H_b v)_g for every group g, summed in float64, (groups,)."""
-        parts = torch.split(v, [group.size for group in self.H.groups])
-        zero = torch.zeros((), dtype=torch.float64, device=self.H.device)
-        return torch.stack(
-            [
-                zero if row is None else (part * row.reshape(-1)).sum(dtype=torch.float64)
-                for part, row in zip(parts, rows, strict=True)
-            ]
-        )
 
     def answer(self) -> Forms:
         weight = self.problem.weight
