@@ -82,6 +82,15 @@ def load(spec: Path, *overrides: str, **options: Any) -> Problem:
     return load_problem(load_spec(spec, overrides), **options)
 
 
+def without_costs(document: Any) -> Any:
+    """A report document without its costs: what is shared with others of the same run costs less."""
+    if isinstance(document, dict):
+        return {key: without_costs(value) for key, value in document.items() if key != "cost"}
+    if isinstance(document, list):
+        return [without_costs(value) for value in document]
+    return document
+
+
 def without_times(document: Any) -> Any:
     """A report document without its seconds."""
     if isinstance(document, dict):

@@ -67,6 +67,12 @@ class Common:
             help="End with what is measured by then, loading included; a run that is cut short does not repeat.",
         ),
     ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES|4GB|8GiB", help="The most to take for stored vectors. (default: half of what is free)"
+        ),
+    ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No forecast and no progress on stderr.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False
 
@@ -141,6 +147,7 @@ class Request:
             "data__batch_size": self.common.batch_size,
             "data__max_examples": self.common.max_examples,
             "audit__max_time": self.common.max_time,
+            "audit__memory": self.common.memory,
         } | self.own
         typed = {}
         for name, value in values.items():

@@ -50,11 +50,15 @@ class EigenvaluesSpec(StrictModel):
 class TraceSpec(StrictModel):
     """The trace, whole and by parameter group."""
 
-    method: Annotated[TraceMethod, one_of(TraceMethod)] = Field(default="auto", description="How it is estimated.")
+    method: Annotated[TraceMethod, one_of(TraceMethod)] = Field(
+        default="auto",
+        description="How it is estimated; auto takes the Gauss-Newton split where the loss has one, elsewhere what a "
+        "pilot finds the cheapest.",
+    )
     rtol: Positive = Field(
         default=0.05, description="Stop when the half-width of the 95 % interval is at most rtol times |value|."
     )
-    max_matvecs: Whole2 = Field(default=2000, description="The most Hessian-vector products.")
+    max_matvecs: Whole2 = Field(default=2000, description="The most passes over the data: products and gradients.")
 
 
 def _read_sigma(value: Any) -> Any:
@@ -153,6 +157,11 @@ class AuditSpec(StrictModel):
     max_time: Seconds | None = Field(
         default=None,
         description="End with what is measured after this time: seconds, or as 10m or 2h; such a run does not repeat.",
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="The most that eigenvalues and density may take for vectors, each: bytes, or as 500MB or 4GiB; "
+        "omitted: half of what is free.",
     )
 
     def only(self, sections: Collection[str]) -> AuditSpec:

@@ -256,12 +256,12 @@ def test_non_finite_gradient_is_refused_before_it_spoils_the_numbers(folder, run
 
 
 def test_an_unexpected_exception_is_a_3_and_keeps_what_was_finished(folder, run, monkeypatch):
-    from hessdiag.workflows import audit
+    from hessdiag.workflows import sections
 
     def broken(job):
         raise KeyError("a bug")
 
-    monkeypatch.setitem(audit._STEPS, "density", broken)
+    monkeypatch.setitem(sections._STEPS, "density", broken)
     result = run("audit", "audit.yaml", "--set", "audit.density.steps=4")
     check(result, 3, ["internal error: KeyError: 'a bug'", "--debug"])
     saved = json.loads(Path(".hessdiag/last-audit.json").read_text())

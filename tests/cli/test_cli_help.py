@@ -16,6 +16,7 @@ COMMON = (
     "--batch-size",
     "--max-examples",
     "--max-time",
+    "--memory",
     "--quiet",
     "--debug",
 )

@@ -13,7 +13,7 @@ LOSSES = 'cross_entropy, mse, bce_with_logits, nll, causal_lm or model; or "file
 BAD = [
     # Unknown keys: the key.
     ("§date: 3", "date: unknown key; did you mean data?"),
-    ("audit: {§eigs: {top: 3}}", "audit.eigs: unknown key; expected one of: eigenvalues, trace, gap, density, max_time"),
+    ("audit: {§eigs: {top: 3}}", "audit.eigs: unknown key; expected one of: eigenvalues, trace, gap, density, max_time, memory"),
     ("audit: {trace: {§top: 3}}", "audit.trace.top: unknown key; expected one of: method, rtol, max_matvecs"),
     ("loss: {name: nll, §wieght: [1]}", "loss.wieght: unknown key; did you mean weight?"),
     ("loss: {name: model, §model: 3}", "loss.model: unknown key; expected one of: name, ignore_index"),
@@ -49,6 +49,9 @@ BAD = [
     ("audit: {max_time: §-1}", "audit.max_time: found -1, expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
     ("audit: {max_time: §true}", "audit.max_time: found true (a truth value), expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
     ("audit: {max_time: §5 minutes}", "audit.max_time: found '5 minutes', expected a time greater than 0: seconds, or as 90s, 10m, 2h or 1h30m"),
+    ("audit: {memory: §0}", "audit.memory: found 0, expected an amount of memory of at least 1 byte: bytes, or as 500MB, 4GB or 8GiB"),
+    ("audit: {memory: §.inf}", "audit.memory: found .inf, expected an amount of memory of at least 1 byte: bytes, or as 500MB, 4GB or 8GiB"),
+    ("audit: {memory: §4 gigabytes}", "audit.memory: found '4 gigabytes', expected an amount of memory of at least 1 byte: bytes, or as 500MB, 4GB or 8GiB"),
     # Words.
     ("audit: {trace: {method: §hutchison}}", "audit.trace.method: found 'hutchison', expected auto or hutchinson; did you mean hutchinson?"),
     ("audit: {eigenvalues: {method: §qr}}", "audit.eigenvalues.method: found 'qr', expected lanczos or power"),

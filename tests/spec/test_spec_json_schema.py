@@ -10,7 +10,7 @@ import pytest
 from spec_texts import BASE, Load
 from test_spec_bad_values import BAD, BAD_DATA, BAD_HEAD
 from test_spec_load import CONTRACT
-from test_spec_quantities import BAD_TIMES
+from test_spec_quantities import BAD_AMOUNTS, BAD_TIMES
 
 from hessdiag.errors import SpecError
 from hessdiag.spec import json_schema
@@ -42,6 +42,7 @@ GOOD = [
     BASE + "audit: {gap: {sigma: [0.1, 1]}}",
     BASE + "audit: {gap: {sigma: '0.1, 2e-1'}}",
     BASE + "audit: {gap: {sigma: '0.1:0.2:3'}}",
+    *(BASE + f"audit: {{memory: {amount}}}" for amount in ("4GB", "4 GiB", "0.5MB", "1000000", "1e9", "'12'", "2t")),
     *(BASE + f"audit: {{max_time: {time}}}" for time in ("0.5", "10m", "1h30m", "2h 5s", "'90'", "1.5h", "null")),
 ]
 
@@ -63,9 +64,10 @@ def _bad() -> list[str]:
     head, data = BASE.splitlines()
     texts = [BASE + text for text, _ in BAD]
     texts += [BASE + f"audit: {{max_time: '{time}'}}" for time in BAD_TIMES if len(time) < 99]
+    texts += [BASE + f"audit: {{memory: '{amount}'}}" for amount in BAD_AMOUNTS if amount != "0.5" and len(amount) < 99]
     texts += [f"{text}\n{data}" for text, _ in BAD_HEAD] + [f"{head}\ndata: {text}" for text, _ in BAD_DATA]
     # What JSON Schema cannot say: 5.0 is an integer to it, infinity a number, and any text a reference.
-    passes = ("draws: §5.0", "§build", "§pkg.mod:Name", "§loss:f", "{rtol: §.inf}")
+    passes = ("draws: §5.0", "{memory: §.inf}", "§build", "§pkg.mod:Name", "§loss:f", "{rtol: §.inf}")
     both = BASE.replace("{class_path", "{_target_: a.b, class_path")
     return [both] + [text.replace("§", "") for text in texts if not any(part in text for part in passes)]
 

@@ -56,3 +56,10 @@ def test_no_amounts_of_memory(text: str) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("60", 60), ("'600'", 600), ("0.5", 0.5), ("null", None)])
 def test_a_time_in_a_spec(load: Load, text: str, seconds: float | None) -> None:
     assert load(BASE + f"audit: {{max_time: {text}}}").audit.max_time == seconds
+
+
+@pytest.mark.parametrize(("text", "amount"), [("4GB", 4 * 10**9), ("1000", 1000), ("1e9", 10**9), ("null", None)])
+def test_an_amount_in_a_spec(load: Load, text: str, amount: int | None) -> None:
+    memory = load(BASE + f"audit: {{memory: {text}}}").audit.memory
+    assert memory == amount
+    assert type(memory) in (int, type(None))
