@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def section(title: str, *parts: str | Sequence[Target]) -> str:
     """A heading and paragraphs; targets come as a list."""
     texts = [part if isinstance(part, str) else "\n".join(map(str, part)) for part in parts]
-    return "\n\n".join([f"## {title}", *[text for text in texts if text]])
+    return "\n\n".join([f"## {title}", *[_wrapped(text) for text in texts if text]])
+
+
+def _wrapped(text: str) -> str:
+    """Prose in lines of 120; tables and lists as they are."""
+    return text if text.startswith(("|", "- ")) else textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 def merged(page: str, heading: str, fresh: Mapping[str, str], order: Sequence[str]) -> str:

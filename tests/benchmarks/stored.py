@@ -37,6 +37,7 @@ class StoredHessian(SymmetricOperator):
             self.residuals = torch.stack([_residual(problem, batch) for batch in problem.batches()])
         self.exact = self.batches.sum(0, dtype=torch.float64)
         self.trace = float(self.exact.trace())
+        self._whole = DenseOperator(self.exact.to(self.dtype), self.groups)
         self._hessians = DenseOperator(list(self.batches), self.groups)
         self._residuals = DenseOperator(list(self.residuals), self.groups) if self.residuals is not None else None
 
@@ -51,7 +52,9 @@ class StoredHessian(SymmetricOperator):
         if isinstance(request, QuadraticForms) and request.part == "residual":
             assert self._residuals is not None
             return self._residuals.serve([replace(request, part="hessian")])[0]
-        if isinstance(request, (Products, QuadraticForms)):
+        if isinstance(request, Products):
+            return self._whole.serve([request])[0]
+        if isinstance(request, QuadraticForms):
             return self._hessians.serve([request])[0]
         return self.live.serve([request])[0]
 
