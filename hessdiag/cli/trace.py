@@ -13,12 +13,16 @@ from hessdiag.spec.names import TraceMethod
 @measuring
 def trace(
     request: Request,
-    method: Annotated[TraceMethod | None, typer.Option(help="How it is estimated. (default: spec, auto)")] = None,
+    method: Annotated[
+        TraceMethod | None,
+        typer.Option(help="How it is estimated; auto takes the cheapest. (default: spec, auto)"),
+    ] = None,
     rtol: Annotated[
         float | None, typer.Option(help="Interval's half-width, relative to the trace. (default: spec, 0.05)")
     ] = None,
     max_matvecs: Annotated[
-        int | None, typer.Option(min=2, help="Hessian-vector products allowed. (default: spec, 2000)")
+        int | None,
+        typer.Option(min=2, help="Passes over the data allowed: products and gradients. (default: spec, 2000)"),
     ] = None,
 ) -> None:
     """Measure the trace of the Hessian, whole and by parameter tensor."""

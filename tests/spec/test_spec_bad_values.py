@@ -53,7 +53,7 @@ BAD = [
     ("audit: {memory: §.inf}", "audit.memory: found .inf, expected an amount of memory of at least 1 byte: bytes, or as 500MB, 4GB or 8GiB"),
     ("audit: {memory: §4 gigabytes}", "audit.memory: found '4 gigabytes', expected an amount of memory of at least 1 byte: bytes, or as 500MB, 4GB or 8GiB"),
     # Words.
-    ("audit: {trace: {method: §hutchison}}", "audit.trace.method: found 'hutchison', expected auto or hutchinson; did you mean hutchinson?"),
+    ("audit: {trace: {method: §hutchison}}", "audit.trace.method: found 'hutchison', expected auto, gauss-newton, hutchinson, hutch++, xtrace or deflated; did you mean hutchinson?"),
     ("audit: {eigenvalues: {method: §qr}}", "audit.eigenvalues.method: found 'qr', expected lanczos or power"),
     ("audit: {gap: {estimator: §two_sided}}", "audit.gap.estimator: found 'two_sided', expected two-sided or one-sided; did you mean two-sided?"),
     ("audit: {gap: {distribution: §normal}}", "audit.gap.distribution: found 'normal', expected gaussian, laplace, uniform or binomial"),
