@@ -48,7 +48,7 @@ def served(name: str) -> dict[str, Served]:
     assert available
     requests = {
         "exact": OutputDraws(0, (), exact=True),
-        "draws": OutputDraws(0, range(24)),
+        "draws": OutputDraws(0, range(8)),
         "residual": QuadraticForms(lambda probe, batch: V[:, probe], range(3), per_batch=False, part="residual"),
         "diagonal": ResidualDiagonal(0),
     }
@@ -103,11 +103,11 @@ def test_the_mean_over_draws_and_what_they_cost(name: str) -> None:
     draws = served(name)["draws"]
     expected = by_group(operator(name).problem, gauss_newton(name).diagonal())
     found, stderr = draws.answer.sums, draws.answer.variance.sqrt()
-    assert found.shape == (24, len(expected))
+    assert found.shape == (8, len(expected))
     floor = 1e-12 * expected.sum()
     assert bool(((found.mean(0) - expected).abs() <= 4 * stderr[:-1] + floor).all())
     assert abs(found.sum(1).mean() - expected.sum()) <= 4 * stderr[-1] + floor
-    assert (draws.cost.forward, draws.cost.gradient, draws.cost.hvp) == (0, 24, 0)
+    assert (draws.cost.forward, draws.cost.gradient, draws.cost.hvp) == (0, 8, 0)
 
 
 @pytest.mark.parametrize("name", CONVEX)
