@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from hessdiag.results import SECTIONS
-from hessdiag.spec.fields import Positive, StrictModel, Whole0, Whole1, Whole2, Whole16, expected, one_of
-from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution, EigenvalueMethod, GapEstimator, TraceMethod
+from hessdiag.spec.fields import (
+    NonNegative,
+    Positive,
+    StrictModel,
+    Whole0,
+    Whole1,
+    Whole2,
+    Whole16,
+    expected,
+    one_of,
+)
+from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution, EigenvalueMethod, GapEstimator, GapNoise, TraceMethod
 from hessdiag.spec.quantities import (
     MEMORY_FORMS,
     MEMORY_PATTERN,
@@ -63,7 +82,7 @@ class TraceSpec(StrictModel):
 
 def _read_sigma(value: Any) -> Any:
     if isinstance(value, str):
-        return parse_sigmas(value)
+        return value.strip() if value.strip() == "auto" else parse_sigmas(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return (value,)
     if not isinstance(value, (list, tuple)):
@@ -80,16 +99,16 @@ _SCALE = r"\s*\+?[0-9.]+([eE][-+]?[0-9]+)?\s*"
 _SCALE_SCHEMA = {"type": "number", "exclusiveMinimum": 0}
 
 Sigmas = Annotated[
-    tuple[Positive, ...],
-    Field(strict=False, min_length=1),
-    AfterValidator(_distinct),
+    Annotated[tuple[Positive, ...], Field(strict=False, min_length=1), AfterValidator(_distinct), Tag("<scales>")]
+    | Annotated[Literal["auto"], Tag("<auto>")],
+    Discriminator(lambda value: "<auto>" if isinstance(value, str) else "<scales>"),
     BeforeValidator(_read_sigma),
     WithJsonSchema(
         {
             "anyOf": [
                 _SCALE_SCHEMA,
                 {"type": "array", "items": _SCALE_SCHEMA, "minItems": 1, "uniqueItems": True},
-                {"type": "string", "pattern": f"^{_SCALE}(:{_SCALE}:\\s*[0-9]+\\s*|(,{_SCALE})*)$"},
+                {"type": "string", "pattern": f"^({_SCALE}(:{_SCALE}:\\s*[0-9]+\\s*|(,{_SCALE})*)|\\s*auto\\s*)$"},
             ],
         }
     ),
@@ -101,15 +120,32 @@ class GapSpec(StrictModel):
 
     sigma: Sigmas = Field(
         default=DEFAULT_SIGMAS,
-        description='Noise scales, in units of the weights: a number, a list, "start:stop:count", "0.02,0.03".',
+        description='Noise scales, in units of the weights: a number, a list, "start:stop:count", "0.02,0.03"; '
+        "auto: up to the largest at which the approximation holds within 3 %.",
     )
-    draws: Whole2 = Field(default=100, description="Noise draws at each scale.")
+    draws: Whole2 = Field(default=100, description="The most noise draws.")
+    rtol: NonNegative | None = Field(
+        default=0.01,
+        description="With noise per-batch: stop when the standard error of every relative deviation that is due to the "
+        "draws is at most this; 0 or null: take all draws.",
+    )
+    noise: Annotated[GapNoise, one_of(GapNoise)] = Field(
+        default="per-batch",
+        description="Fresh noise for each batch (the same mean, less variance), or one for the whole data.",
+    )
     estimator: Annotated[GapEstimator, one_of(GapEstimator)] = Field(
         default="two-sided", description="(f(W+U) + f(W-U))/2 - f(W), or f(W+U) - f(W)."
     )
     distribution: Annotated[Distribution, one_of(Distribution)] = Field(
         default="gaussian", description="The noise; each has variance sigma^2."
     )
+
+    @field_validator("estimator")
+    @classmethod
+    def _two_sided_for_auto(cls, estimator: str, info: ValidationInfo) -> str:
+        if info.data.get("sigma") == "auto" and estimator != "two-sided":
+            raise expected("two-sided, because sigma is auto")
+        return estimator
 
 
 class DensitySpec(StrictModel):

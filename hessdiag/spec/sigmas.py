@@ -6,7 +6,7 @@ import math
 
 __all__ = ["SIGMA_FORMS", "check_distinct", "parse_sigmas"]
 
-SIGMA_FORMS = 'a number, a list of numbers, "start:stop:count" or "0.02,0.03"'
+SIGMA_FORMS = 'a number, a list of numbers, "start:stop:count", "0.02,0.03" or auto'
 _MOST = 1000
 
 

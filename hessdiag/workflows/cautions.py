@@ -62,7 +62,13 @@ def _trace(result: TraceResult, settings: AuditSpec, cut_short: bool) -> str:
 
 def _gap(result: GapResult, settings: AuditSpec, cut_short: bool) -> str:
     asked = settings.gap.draws if settings.gap is not None else result.draws
-    return f"{result.draws} of {count(asked, 'draw')}: {_TIME_UP}, raise it" if cut_short else ""
+    if cut_short:
+        return f"{result.draws} of {count(asked, 'draw')}: {_TIME_UP}, raise it"
+    if result.search is not None and result.search.largest is None and not result.converged:
+        return "sigma auto: draws left open whether some sigma holds: raise gap.draws"
+    if not result.converged:
+        return f"not converged: {count(asked, 'draw')} do not know the deviations to gap.rtol: raise gap.draws or it"
+    return ""
 
 
 def _density(result: DensityResult, settings: AuditSpec, cut_short: bool) -> str:

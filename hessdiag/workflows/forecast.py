@@ -43,7 +43,9 @@ def _trace(plan: TraceSpec) -> Cost:
 
 def _gap(plan: GapSpec) -> Cost:
     sides = 2 if plan.estimator == "two-sided" else 1
-    return Cost(forward=1 + plan.draws * len(plan.sigma) * sides)
+    sigmas = 10 if plan.sigma == "auto" else len(plan.sigma)
+    draws = min(plan.draws, 32) if plan.noise == "per-batch" and plan.rtol else plan.draws
+    return Cost(forward=1 + draws * sigmas * sides, hvp=draws)
 
 
 def _density(plan: DensitySpec) -> Cost:

@@ -16,10 +16,13 @@ from hessdiag.results import (
     EigenvalueBounds,
     EigenvaluesResult,
     EngineInfo,
+    Estimate,
+    GapFit,
     GapResult,
     GapRow,
     GroupTrace,
     Report,
+    SigmaSearch,
     Target,
     TracePart,
     TraceResult,
@@ -100,6 +103,7 @@ GAP = GapResult(
     rows=tuple(_gap_row(round(0.02 + 0.001 * i, 6), off) for i, off in enumerate(_OFF)),
     seed=0,
     cost=Cost(forward=2200, seconds=5.1),
+    fit=GapFit(Estimate(24.15615, 0.205), Estimate(1.312, 0.114), Estimate(1.71, 0.093)),
 )
 
 FULL = Report(
@@ -154,6 +158,8 @@ NOT_CONVERGED = dataclasses.replace(
             dataclasses.replace(GAP.rows[0], std=None, relative_deviation=None, relative_deviation_stderr=None),
             dataclasses.replace(GAP.rows[1], std=None),
         ),
+        fit=None,
+        search=SigmaSearch(0.03, None, (4.59e-4, 0.47), True),
     ),
     warnings=(
         Caution(
@@ -254,6 +260,40 @@ def _density() -> DensityResult:
     return DensityResult(grid, density, 80, 4, bandwidth, nodes, weights, 0, Cost(hvp=320, seconds=14.0))
 
 
+def _window_row(sigma: float, off: float, stderr: float) -> GapRow:
+    predicted = sigma**2 / 2 * 48.3123
+    predicted_stderr = sigma**2 / 2 * 0.41
+    return GapRow(
+        sigma=sigma,
+        gap=predicted * (1 + off),
+        std=None,
+        stderr=math.hypot(predicted_stderr, predicted * stderr),
+        predicted=predicted,
+        predicted_stderr=predicted_stderr,
+        relative_deviation=off,
+        relative_deviation_stderr=stderr,
+        remainder=predicted * off,
+        remainder_stderr=predicted * stderr,
+    )
+
+
+_WINDOW = [(0.00323, 0.0003, 0.0014), (0.00456, 0.0011, 0.0025), (0.00645, 0.0012, 0.0039), (0.00912, -0.0056, 0.0049)]
+AUTO = dataclasses.replace(
+    FULL,
+    command="gap",
+    eigenvalues=None,
+    trace=None,
+    gap=dataclasses.replace(
+        GAP,
+        noise="per-batch",
+        draws=8,
+        rss=1.3e-4,
+        rows=tuple(_window_row(*row) for row in [*_WINDOW, (0.0129, -0.0243, 0.007)]),
+        fit=GapFit(Estimate(24.15615, 0.205), Estimate(0.126, 0.121), Estimate(-0.67, 0.18)),
+        search=SigmaSearch(0.03, 0.0129, (0.00249, 0.318), True),
+    ),
+)
+
 DENSITY = dataclasses.replace(
     FULL,
     command="density",
@@ -304,6 +344,7 @@ ALL = {
     "not_converged": NOT_CONVERGED,
     "split": SPLIT,
     "many_groups": MANY_GROUPS,
+    "auto": AUTO,
     "density": DENSITY,
     "crosscheck": CROSSCHECK,
 }

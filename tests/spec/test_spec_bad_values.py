@@ -64,7 +64,7 @@ BAD = [
     ("loss: §3", f"loss: found 3, expected {LOSSES}"),
     ("loss: §loss:f", "loss: found 'loss:f', expected \"file.py:name\""),
     # Sigmas.
-    ("audit: {gap: {sigma: §true}}", 'audit.gap.sigma: found true (a truth value), expected a number, a list of numbers, "start:stop:count" or "0.02,0.03"'),
+    ("audit: {gap: {sigma: §true}}", 'audit.gap.sigma: found true (a truth value), expected a number, a list of numbers, "start:stop:count", "0.02,0.03" or auto'),
     ("audit: {gap: {sigma: §[]}}", "audit.gap.sigma: found an empty list, expected at least one item"),
     ("audit: {gap: {sigma: §-1}}", "audit.gap.sigma: found -1, expected a finite number greater than 0"),
     ("audit: {gap: {sigma: [1, §'2']}}", "audit.gap.sigma[1]: found '2' (text), expected a finite number greater than 0; remove the quotes"),
