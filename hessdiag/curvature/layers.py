@@ -116,6 +116,13 @@ def _embedding(
     return [Part(weight, contribution, layout)]
 
 
+def _embedding_for_each(examples: int, input: Tensor, *args: Any, **kwargs: Any) -> Parts:
+    """Of ids that do not come from the data, such as the kinds of tokens, laid out for each example."""
+    if input.ndim < 2 or input.shape[0] != examples:
+        return None
+    return _embedding(examples, input, *args, **kwargs)
+
+
 def _normalised(
     examples: int,
     x: Tensor,
@@ -356,7 +363,10 @@ RULES: dict[Any, Callable[..., Parts]] = {
     Tensor.add_: _sum,
     torch.mul: _product,
     Tensor.mul: _product,
+}
+
+EXPANDING: dict[Any, Callable[..., Parts]] = {
+    F.embedding: _embedding_for_each,
     Tensor.expand: _expand,
 }
-EXPANDING = (F.embedding, Tensor.expand)
-"""These lay a weight out for each example even if no data take part: the positions of the tokens, a class token."""
+"""Where no data take part, these may yet lay a weight out for each example: a class token, say."""

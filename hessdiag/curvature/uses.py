@@ -106,8 +106,8 @@ class Recorder(TorchFunctionMode):
 
     def _parts(self, func: Any, args: Any, kwargs: Any, weights: list[Tensor], from_data: bool) -> list[Part] | None:
         """What a rule says of this call; None where there is none that fits."""
-        rule = RULES.get(func)
-        if rule is None or not (from_data or func in EXPANDING):
+        rule = (RULES if from_data else EXPANDING).get(func)
+        if rule is None:
             return None
         try:
             inspect.signature(rule).bind(self.examples, *args, **kwargs)
