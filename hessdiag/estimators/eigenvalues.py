@@ -61,7 +61,8 @@ def eigenvalues(
     missed, a repeated one included. ``bounds`` says how far the whole spectrum may reach, with its confidence.
 
     The first eigenvalue of a trained network takes 8 to 12 products in all, five take 20 to 25. Where memory does
-    not hold the basis it is restarted from its best vectors, for some more products.
+    not hold the basis it is restarted from its best vectors, for some more products; with room for hardly more than
+    the wanted vectors it may stop early at an end that is dense (no bound holds there: look at ``bounds``).
 
     Args:
         H: the operator, order n.

@@ -171,6 +171,7 @@ class KrylovBasis:
         kept = ritz.coordinates[:, places]
         for pending in (*self._pending, *self._lost):
             pending.shares = _padded(pending.shares, self.size) @ kept
+        self._pending = self._pending[-1:] + self._pending[:-1]  # each in turn, or what one leaves would never improve
         self._rows.rotate(kept)
         self.projected = np.diag(ritz.values[places])
         self.sequence = None

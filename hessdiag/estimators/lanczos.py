@@ -22,6 +22,7 @@ _LEAST_SPARE = 4  # vectors beside the wanted ones without which no basis can be
 _CONFIDENCE = 0.99  # of the bounds that are reported
 _DOUBT = 1e-3  # that the steps on a fresh direction miss an eigenvalue
 _LEAST_PATIENCE = 5  # steps on a fresh direction
+_MOST_PATIENCE = 4  # times that of the first direction, which may have been restarted itself
 _LOOK_ALWAYS = 32  # up to this size of the basis; then every 4 %, as looking costs its cube
 
 
@@ -60,7 +61,9 @@ def lanczos_steps(
             basis.start(starts(search.directions))
             first = first or basis.sequence
             search.begins()
-        restarts += _made_room(basis, wanted, room, 1)
+        if _made_room(basis, wanted, room, 1):
+            restarts += 1
+            search.cycle = room - basis.size - basis.waiting
         candidate = basis.candidate()
         ahead = min(search.forecast(), budget - spent) + wanted.count
         try:
@@ -115,7 +118,7 @@ class _Search:
     direction tells enough, the search goes on in fresh random ones. It is over when what a direction has met bounds
     what it has not met to less than the wanted values (:class:`Sequence`). Where an end of the spectrum is dense
     that bound is slow; there it is over when the fresh direction has had as many steps as the wanted values at that
-    end took to come to light, and has not changed them.
+    end took to come to light (more, where restarts slow it down), and has not changed them.
     """
 
     def __init__(self, wanted: Wanted, n: int) -> None:
@@ -123,6 +126,7 @@ class _Search:
         self.directions = 0
         self.wants_fresh_start = False
         self.done = False
+        self.cycle = 1  # steps between restarts
         self._patience = np.full(wanted.count, _LEAST_PATIENCE)  # with each wanted value
         self._settled: np.ndarray | None = None  # the wanted values when the last fresh direction came in
         self._seen: list[tuple[int, np.ndarray]] = []  # the wanted values after steps of the present direction
@@ -168,6 +172,8 @@ class _Search:
             self.wants_fresh_start = True
         else:
             enough = max(int(self._patience[end].max()) for end in ends)
+            if basis.sequence is None:  # N steps, restarted after p each, converge like sqrt(p N) unbroken ones
+                enough = min(max(enough, self.patience**2 // self.cycle), _MOST_PATIENCE * self.patience)
             self.done = basis.exhausted or self._steps_on_direction >= enough
 
     @property

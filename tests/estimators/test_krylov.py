@@ -110,3 +110,57 @@ def test_the_whole_space() -> None:
     assert basis.size == 30
     assert basis.exhausted
     assert np.allclose(basis.ritz().values, torch.linalg.eigvalsh(A).numpy(), atol=1e-12)
+
+
+def test_a_shrunk_basis_grows_on_as_a_krylov_space() -> None:
+    A = rotated(uniform(60, -1, 1))
+    basis = grown(A, 20)
+    ritz, places = basis.ritz(), np.array([0, 1, 17, 18, 19])
+    basis.shrink(ritz, places)
+    assert (basis.size, basis.waiting, basis.sequence) == (5, 1, None)
+    assert np.allclose(basis.ritz().values, ritz.values[places], atol=1e-13)
+    assert np.allclose(basis.ritz().residuals, ritz.residuals[places], atol=1e-13)
+    for _ in range(15):
+        basis.absorb(A @ basis.candidate())
+    V = basis.vectors
+    assert float((V @ V.T - torch.eye(20, dtype=A.dtype)).abs().max()) < 1e-12
+    assert np.allclose(basis.projected, (V @ A @ V.T).numpy(), atol=1e-12)
+    now, Y = basis.ritz(), basis.expand(basis.ritz().coordinates)
+    true = torch.linalg.vector_norm(A @ Y - Y * torch.from_numpy(now.values), dim=0).numpy()
+    assert np.allclose(true, now.residuals, atol=1e-12)
+    assert now.values[-1] >= ritz.values[-1] - 1e-13
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_no_eigenvalue_exceeds_the_bordered_matrix(forgotten: bool) -> None:
+    A = rotated([9.0, 7.0, *uniform(58, -1, 1)])
+    basis = grown(A, 6)
+    basis.start(torch.randn(60, generator=torch.Generator().manual_seed(5), dtype=A.dtype))
+    for _ in range(3):
+        basis.absorb(A @ basis.candidate())
+    if forgotten:
+        basis.forget()
+        assert basis.waiting == 1
+    V, truth = basis.vectors, torch.linalg.eigvalsh(A).numpy()
+    Q = torch.linalg.qr(torch.cat([V, torch.eye(60, dtype=A.dtype)]).T, mode="complete")[0][:, 9:]
+    outside = torch.linalg.eigvalsh(Q.T @ A @ Q)  # of H on the complement of the basis
+    above = np.maximum(basis.bordered(float(outside[-1])), float(outside[-1]))
+    below = np.minimum(basis.bordered(float(outside[0])), float(outside[0]))
+    assert np.all(above[::-1] >= truth[::-1][: len(above)] - 1e-12)
+    assert np.all(below <= truth[: len(below)] + 1e-12)
+    assert above[-1] - 9 < 1e-2
+
+
+def test_cut_back_undoes_what_came_after() -> None:
+    A = rotated(uniform(60, -1, 1))
+    basis, alone = grown(A, 10), grown(A, 10)
+    for number in (1, 2):
+        basis.start(torch.randn(60, generator=torch.Generator().manual_seed(number), dtype=A.dtype))
+        for _ in range(4):
+            basis.absorb(A @ basis.candidate())
+    basis.cut_back(10)
+    assert (basis.size, basis.waiting) == (10, 1)
+    for _ in range(8):
+        basis.absorb(A @ basis.candidate())
+        alone.absorb(A @ alone.candidate())
+    assert np.allclose(basis.projected, alone.projected, atol=1e-11)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from spectra import network_like, rotated, uniform
 
 from hessdiag.curvature import DenseOperator
 from hessdiag.errors import UsageError
-from hessdiag.estimators.density import spectral_density
+from hessdiag.estimators.density import density_steps, spectral_density
+from hessdiag.estimators.eigenvalues import Subspace, eigenvalue_steps
+from hessdiag.estimators.steps import run, run_together
 from hessdiag.results import DensityResult
 
 SPECTRA = {
@@ -94,3 +98,44 @@ def test_it_integrates_to_one_on_coarse_grids_too(points: int) -> None:
     found = spectral_density(DenseOperator(matrix), steps=80, probes=2, points=points)
     assert sum(found.density) * (found.grid[1] - found.grid[0]) == pytest.approx(1, abs=0.02)
     assert found.steps == 60
+
+
+def test_in_little_memory_probes_take_turns() -> None:
+    H = DenseOperator(rotated(SPECTRA["network"]))
+    roomy = spectral_density(H, steps=12, probes=5)
+    tight = spectral_density(H, steps=12, probes=5, memory=2 * 13 * 200 * 8)
+    assert np.allclose(tight.nodes, roomy.nodes, rtol=0, atol=1e-9)
+    assert np.allclose(tight.weights, roomy.weights, rtol=0, atol=1e-9)
+    assert (tight.probes, tight.steps, tight.cost.hvp) == (5, 12, 60)
+
+
+def test_memory_for_less_than_a_probe_says_what_fits() -> None:
+    H = DenseOperator(rotated(SPECTRA["network"]))
+    with pytest.raises(UsageError, match=r"lower density\.steps from 12 to at most 8, or allow more"):
+        spectral_density(H, steps=12, memory=9 * 200 * 8)
+    with pytest.raises(UsageError, match="select fewer parameters"):
+        spectral_density(H, steps=12, memory=8)
+    assert H.meter.read().hvp == 0
+
+
+def test_it_goes_on_from_the_eigenvalues_at_their_cost() -> None:
+    H = DenseOperator(rotated(SPECTRA["network"]))
+    left = Subspace()
+    run(H, eigenvalue_steps(H, top=3, bottom=1, subspace=left))
+    assert left.started is not None
+    saved = left.started.size
+    alone, after = (
+        spectral_density(H, steps=40, probes=2),
+        run(H, density_steps(H, steps=40, probes=2, started=left.started)),
+    )
+    assert 5 < saved == alone.cost.hvp - after.cost.hvp
+    for power in range(1, 20):
+        moments = [np.dot(r.weights, (np.array(r.nodes) / 20) ** power) for r in (alone, after)]
+        assert moments[0] == pytest.approx(moments[1], abs=1e-12)
+
+
+def test_out_of_time_it_gives_what_it_has() -> None:
+    H = DenseOperator(rotated(SPECTRA["network"]))
+    found = run_together(H, {"density": density_steps(H, probes=3)}, deadline=time.perf_counter() - 1)["density"]
+    assert (found.steps, found.probes) == (2, 3)
+    assert integral(found) == pytest.approx(1, abs=2e-3)
