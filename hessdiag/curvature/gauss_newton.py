@@ -26,7 +26,7 @@ from hessdiag.problem import Batch, Problem
 
 __all__ = ["GaussNewton", "NoSplit", "TraceSamples"]
 
-_OUTPUTS = 7  # the stream of the draws here, beside those of hessdiag.estimators.probes
+_OUTPUTS = 101  # the stream of the draws here, far from those of hessdiag.estimators.probes
 _NOTHING = 1e-12  # beside 1; squared it is below the last digit of a float64
 
 

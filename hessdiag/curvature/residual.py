@@ -14,11 +14,12 @@ from hessdiag.curvature.examples import some_examples, tells_examples_apart
 from hessdiag.curvature.keyed import keyed_generator
 from hessdiag.losses import ConvexLoss
 from hessdiag.losses.totals import Totals, at_least_float32
+from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Problem
 
 __all__ = ["BlockNorms", "DiagonalSearch", "linearize_residual"]
 
-_DIAGONAL = 8  # the stream of the vectors here, beside those of hessdiag.estimators.probes
+_DIAGONAL = 102  # the stream of the vectors here, far from those of hessdiag.estimators.probes
 _EXAMPLES = 8  # whether a network is piecewise linear shows on a few of them
 
 
@@ -149,8 +150,21 @@ def _on_few_examples(problem: Problem, loss: ConvexLoss, engine: Engine, batch: 
         return None
     if tells_examples_apart(batch) and len(c) == batch.examples:
         steepest = torch.argsort(c.reshape(len(c), -1).square().sum(1), descending=True, stable=True)[:_EXAMPLES]
-        batch, c = some_examples(batch, steepest), c[steepest]
+        few = some_examples(batch, steepest)
+        if _runs(problem, few):
+            batch, c = few, c[steepest]
     return _of_slopes(problem, c, engine, batch)
+
+
+def _runs(problem: Problem, few: Batch) -> bool:
+    """Whether the model takes so few examples; some are written for one batch size."""
+    try:
+        with torch.no_grad():
+            return len(problem.outputs(few)) == few.examples
+    except Exception as error:  # whatever the model says
+        if out_of_memory(error):
+            raise
+        return False
 
 
 def _column_norms(problem: Problem, product: Product, number: int, seed: int) -> list[float]:

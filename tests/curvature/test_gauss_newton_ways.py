@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hessdiag import HessianOperator, Problem
 from hessdiag.curvature.per_example import Layers, OneByOne, PerExample, Vectorised, WholeBatch
-from hessdiag.curvature.requests import OutputDraws
+from hessdiag.curvature.requests import OutputDraws, ResidualDiagonal
 
 N, T, WIDTH = 5, 4, 6
 LAYERS = "layers' inputs and output gradients"
@@ -249,6 +249,19 @@ def test_whole_batches_are_unbiased_and_exact_row_by_row() -> None:
     assert H.split.columns == 6
     mean, stderr = float(drawn.answer.sums.sum(1).mean()), float(drawn.answer.variance[-1]) ** 0.5
     assert abs(mean - trace / 5) <= 4 * stderr
+
+
+def test_the_residual_search_on_a_model_for_one_batch_size() -> None:
+    torch.manual_seed(0)
+    sizes = 12, 12
+
+    def fixed(net: Any, x: Tensor) -> Tensor:
+        return torch.tanh(net.a(x.reshape(12, T, WIDTH)))
+
+    model = Net(fixed, a=nn.Linear(WIDTH, 2))
+    model(torch.randn(12, T, WIDTH))
+    H = HessianOperator(problem(model, *[torch.randn(size, T, WIDTH) for size in sizes]))
+    assert H.serve([ResidualDiagonal(0)])[0].answer == 0
 
 
 def test_nothing_is_left_on_the_data_or_the_model() -> None:
