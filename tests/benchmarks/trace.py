@@ -77,9 +77,9 @@ def trace(quick: bool) -> str:
         "The trace to 1 %",
         f"Whole cost to a root mean square error of {RMS:.0%} over {_seeds(quick)} seeds, on trained networks. A "
         "product is given in gradients (measured, 8 at a time); Hutchinson (one probe for all batches, and fresh ones "
-        "for every batch), Hutch++ and XTrace are in products, hessdiag in gradients' worth of everything that it spends, "
-        "its pilot included. Hutchinson's count follows from its exact variance 2 sum H_ij^2 over i != j; Hutch++ and "
-        f"XTrace are the smallest of a row of budgets whose errors were measured, by {_whose()}; hessdiag's is "
+        "for every batch), Hutch++ and XTrace are in products, hessdiag in gradients' worth of everything that it "
+        "spends, its pilot included. Hutchinson's count follows from its exact variance 2 sum H_ij^2 over i != j; Hutch++ "
+        f"and XTrace are the smallest of a row of budgets whose errors were measured, by {_whose()}; hessdiag's is "
         "`trace(H, rtol=...)` with `auto`, at the largest of a row of rtols that is good enough. Seconds are of the "
         f"live problem. {ABOUT}",
         table(header, [_counts(row) for row in rows]),
