@@ -98,8 +98,8 @@ class _PowerIteration:
         self.found.append(v)
 
     def _product(self, v: Tensor, *, vital: bool = True) -> Steps[Tensor]:
+        products: Tensor = yield Products(v[:, None], expect=max(self.budget - self.spent - 1, 0), vital=vital)
         self.spent += 1
-        products: Tensor = yield Products(v[:, None], expect=max(self.budget - self.spent, 0), vital=vital)
         return products[:, 0]
 
     def _start(self, number: int) -> Tensor:

@@ -233,14 +233,3 @@ def test_out_of_time_it_confirms_what_it_has(method: str) -> None:
     assert found.largest[0].residual_norm > 0
     if found.bounds is not None:
         assert found.bounds.lower < -0.01 < 20 < found.bounds.upper
-
-
-def test_one_eigenvalue_needs_no_second_direction() -> None:
-    # Whatever exceeds it would have to be nearly orthogonal to the start; a copy of it changes nothing.
-    result = eigenvalues(
-        Diagonal(torch.cat([torch.tensor([5.0, 5.0]), torch.linspace(0, 1, 998)]).double()), top=1, bottom=0
-    )
-    assert result.converged
-    assert result.matvecs <= 10
-    assert result.bounds is not None
-    assert 0 <= result.bounds.upper - 5 < 5e-3
