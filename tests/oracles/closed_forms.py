@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracles.models import Factored, TwoLayerReLU
 
@@ -39,3 +39,19 @@ def matrix_sensing_largest_at_interpolation(model: Factored, A: Tensor) -> Tenso
     """lambda_1 where every residual is zero: sigma_max([vec((A_i + A_i^T) W)]_i)^2 / n."""
     directions = (A + A.transpose(1, 2)) @ model.W
     return torch.linalg.matrix_norm(directions.flatten(1), 2) ** 2 / len(A)
+
+
+@torch.no_grad()
+def two_layer_kink_gain(fc1: nn.Linear, fc2: nn.Linear, x: Tensor, y: Tensor, sigma: float) -> Tensor:
+    """What a two-layer rectifier network with cross-entropy gains from noise beyond sigma^2/2 Tr[H], by its kinks.
+
+    mean_i sum_j e_j [s phi(a_j/s) - |a_j| Phi(-|a_j|/s)], s = sigma ||(x, 1)||, e = W2^T (p - y): to first order in
+    what comes out of each rectifier, whose E relu(a + s z) - relu(a) this bracket is.
+    """
+    a = fc1(x)
+    p = fc2(torch.relu(a)).softmax(1)
+    e = (p - torch.nn.functional.one_hot(y, p.shape[1])) @ fc2.weight
+    s = sigma * (x.square().sum(1, keepdim=True) + 1).sqrt()
+    normal = torch.distributions.Normal(torch.zeros((), dtype=a.dtype), torch.ones((), dtype=a.dtype))
+    bracket = s * normal.log_prob(a / s).exp() - a.abs() * normal.cdf(-a.abs() / s)
+    return (e * bracket).sum(1).mean()

@@ -5,6 +5,7 @@ import random
 import pytest
 from spec_texts import BASE, Load
 
+from hessdiag.errors import SpecError
 from hessdiag.spec.sigmas import parse_sigmas
 
 
@@ -67,6 +68,37 @@ def test_refusals(text: str, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         parse_sigmas(text)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["auto", "' auto '"])
+def test_sigmas_to_be_found(load: Load, text: str) -> None:
+    spec = load(BASE + f"audit: {{gap: {{sigma: {text}}}}}")
+    assert spec.audit.gap is not None
+    assert spec.audit.gap.sigma == "auto"
+    assert spec.audit.model_dump(mode="json")["gap"]["sigma"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{sigma: auto, estimator: one-sided}", "audit.gap.estimator: found 'one-sided', expected two-sided, because"),
+        ("{sigma: [auto]}", r"audit.gap.sigma\[0\]: found 'auto', expected a finite number greater than 0"),
+        ("{sigma: automatic}", "found 'automatic', expected a number"),
+        ("{noise: loud}", "audit.gap.noise: found 'loud', expected per-batch or shared"),
+        ("{rtol: -1}", "audit.gap.rtol: found -1, expected a finite number of at least 0"),
+    ],
+)
+def test_faults_of_the_gap(load: Load, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(BASE + f"audit: {{gap: {text}}}")
+
+
+@pytest.mark.parametrize("text", ["0", "null"])
+def test_all_draws_may_be_asked_for(load: Load, text: str) -> None:
+    gap = load(BASE + f"audit: {{gap: {{rtol: {text}}}}}").audit.gap
+    assert gap is not None
+    assert not gap.rtol
+    assert gap.noise == "per-batch"
 
 
 @pytest.mark.parametrize("text", ["0.1", "'0.1'", "[0.1]", "0.1:0.1:1"])
