@@ -44,13 +44,8 @@ class SketchMatrices:
 
     @cached_property
     def missing(self) -> np.ndarray:
-        """The s_i as columns (r, k); zero where column i of Y is a combination of the others.
-
-        They are the rows of the pseudoinverse of R, normalised: such a row is orthogonal to all columns but its own.
-        """
-        dual = np.linalg.pinv(self.R, rcond=1e-13)
-        alone = (dual * self.R.T).sum(1) > 1 - _ALONE  # the leverage of e_i in the row space
-        return _units(dual.T * alone, 0.0)
+        """The s_i as columns (r, k); zero where column i of Y is a combination of the others."""
+        return _missing(self.R)
 
     @cached_property
     def inside(self) -> np.ndarray:
@@ -95,7 +90,10 @@ class SketchMatrices:
         """The estimates t_j, j != i, that there would be without test vector i, (k - 1,)."""
         others = np.delete(np.arange(self.size), i)
         first = self.missing[:, [i]]
-        second = _units(self._without(self.missing[:, others], first), _PARALLEL)
+        if first.any():
+            second = _units(self._without(self.missing[:, others], first), _PARALLEL)
+        else:  # the others hold the range between them; one more may be what holds a direction of it
+            second = _missing(self.R[:, others])
         u = self._without(self._without(self.W[:, others], first), second)
         lost = self._forms_in(first) + self._forms_in(second)
         return self._estimates(others, u, lost, _count(first) + _count(second))
@@ -120,6 +118,16 @@ class SketchMatrices:
         """Columns less their part along a unit vector (one for all, or one each)."""
         less: np.ndarray = columns - units * (units * columns).sum(0)
         return less
+
+
+def _missing(R: np.ndarray) -> np.ndarray:
+    """For each column of R the unit vector orthogonal to all other columns, in their range; zero where there is none.
+
+    They are the rows of the pseudoinverse, normalised: such a row is orthogonal to all columns but its own.
+    """
+    dual = np.linalg.pinv(R, rcond=1e-13)
+    alone = (dual * R.T).sum(1) > 1 - _ALONE  # the leverage of e_i in the row space
+    return _units(dual.T * alone, 0.0)
 
 
 def _units(columns: np.ndarray, least: float) -> np.ndarray:
