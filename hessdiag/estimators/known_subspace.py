@@ -13,12 +13,13 @@ from hessdiag.memory import chunk_size
 
 __all__ = ["KnownSubspace", "inner"]
 
+_ROWS = 16  # of a block, if they come by fewer
 _COLUMNS = 1 << 16  # taken to float64 at a time
 _ROUNDINGS = 30  # of the vectors' dtype: what is left of a product below this is rounding
 
 
 class KnownSubspace:
-    """Orthonormal vectors Q with their products HQ, in blocks of rows, so that growing copies nothing.
+    """Orthonormal vectors Q with their products HQ, in blocks of rows, so that growing copies little.
 
     With P = I - QQ^T, Tr[H] = Tr[Q^T H Q] + Tr[PHP]. By group g, with E_g the projection on its coordinates,
     Tr[E_g H] = Tr[E_g HQQ^T] + Tr[E_g HP]: the first from the rows of Q and HQ, the second the mean of
@@ -62,7 +63,11 @@ class KnownSubspace:
     def append(self, vectors: Tensor, products: Tensor) -> None:
         """Take in orthonormal rows (k, n), orthogonal to those that are here, and their products."""
         if len(vectors):
-            self._blocks.append((vectors.to(self._H.dtype), products.to(self._H.dtype)))
+            block = vectors.to(self._H.dtype), products.to(self._H.dtype)
+            if self._blocks and len(self._blocks[-1][0]) + len(vectors) <= _ROWS:  # rows one by one would be slow
+                last = self._blocks.pop()
+                block = torch.cat([last[0], block[0]]), torch.cat([last[1], block[1]])
+            self._blocks.append(block)
             self.size += len(vectors)
 
     def new_directions(self, rows: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ class KnownSubspace:
 
         def outside(probe: int, batch: int | None) -> Tensor:
             v = draw(probe, batch).to(self._H.device, self._H.dtype)
-            # In one go: by blocks it would be another vector that is left, but the same to rounding.
+            # In the vectors' dtype and once: what is left inside is a rounding, and the rest of H meets little of it.
             parts = [vectors.T @ (vectors @ v) for vectors, _ in self._blocks]
             return v - torch.stack(parts).sum(0)
 

@@ -56,13 +56,13 @@ class Sketch:
     def grow(self, count: int, *, vital: bool = False, expect: float = 0.0) -> Steps[None]:
         """Add ``count`` test vectors; an OutOfTime on the way leaves the sketch as it was."""
         tests = torch.stack([self._tests(self.size + place) for place in range(count)])
-        self.spent += count
         Y = (yield Products(tests.T, vital=vital, expect=expect + count)).T
+        self.spent += count
         fresh = self.known.new_directions(Y)
         Z = fresh
         if len(fresh):
-            self.spent += len(fresh)
             Z = (yield Products(fresh.T, vital=vital, expect=expect)).T
+            self.spent += len(fresh)
         self.matrices = self._grown(tests, Y, fresh, Z)
         self.known.append(fresh, Z)
         # A random vector whose product adds no direction: the range is all there is.
