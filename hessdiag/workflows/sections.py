@@ -69,8 +69,9 @@ class Sections:
     def take_over(self, previous: Report) -> None:
         """Keep the sections that an earlier run finished, with their costs and cautions."""
         finished = [name for name in previous.sections if name in self.wanted]
-        if self.deflated and "trace" not in finished and "eigenvalues" in finished:
-            finished.remove("eigenvalues")  # the trace waits for their vectors, which no report holds
+        heirs = {"density", "trace"} if self.deflated else {"density"}
+        if "eigenvalues" in finished and not heirs.intersection(self.wanted).issubset(finished):
+            finished.remove("eigenvalues")  # their vectors, which no report holds, are waited for
         self.wanted = [name for name in self.wanted if name not in finished]
         self._report = replace(self._report, **{name: getattr(previous, name) for name in finished})
         self._spent_before = sum((getattr(previous, name).cost for name in finished), Cost())

@@ -45,7 +45,6 @@ GAP = {
             (
                 "sigma",
                 "gap",
-                "std",
                 "stderr",
                 "predicted",
                 "predicted_stderr",
@@ -54,6 +53,7 @@ GAP = {
             ),
             float,
         )
+        | {"std": type(None)}  # fresh noise for every batch has no spread over draws
     ],
 }
 DENSITY = {"grid": [float], "density": [float], "steps": int, "probes": int}

@@ -152,8 +152,11 @@ def test_finished_sections_are_taken_over(finished):
     previous = replace(previous, **left)
     report = hessdiag.audit(problem(), QUICK, previous=previous, watch=watch)
     under_way = {name for sections in watch.sections[1:-1] for name in sections.split(", ")}
-    assert under_way == {SECTIONS[name] for name in ALL if name not in finished}
-    assert all(getattr(report, name) == getattr(previous, name) for name in finished)
+    taken_over = [
+        name for name in finished if name != "eigenvalues" or "density" in finished
+    ]
+    assert under_way == {SECTIONS[name] for name in ALL if name not in taken_over}
+    assert all(getattr(report, name) == getattr(previous, name) for name in taken_over)
     assert tiny.without_costs(report.to_dict()) == tiny.without_costs(whole.to_dict())
     assert report.cost.passes >= whole.cost.passes - 1e-6
 
@@ -369,7 +372,6 @@ def test_the_cost_is_foretold_once_for_what_is_left():
     assert len(told) == 2
     assert told[0].passes > told[1].passes
     assert told[1].forward == 0
-    assert told[1].hvp == QUICK.density.steps * QUICK.density.probes
 
 
 def test_the_model_is_as_it_was(monkeypatch):
