@@ -96,7 +96,7 @@ def audit_of(
     sections = Sections(H, settings, seed, report, watch)
     if previous is not None and previous.status != "complete" and same_run(previous, report):
         sections.take_over(previous)
-    told(forecast(settings, sections.wanted, seconds_per_gradient))
+    told(forecast(settings, sections.wanted, seconds_per_gradient, split=H.split.available))
     try:
         sections.measure(deadline=math.inf if settings.max_time is None else started + settings.max_time)
     except Exception:

@@ -152,9 +152,7 @@ def test_finished_sections_are_taken_over(finished):
     previous = replace(previous, **left)
     report = hessdiag.audit(problem(), QUICK, previous=previous, watch=watch)
     under_way = {name for sections in watch.sections[1:-1] for name in sections.split(", ")}
-    taken_over = [
-        name for name in finished if name != "eigenvalues" or "density" in finished
-    ]
+    taken_over = [name for name in finished if name != "eigenvalues" or "density" in finished]
     assert under_way == {SECTIONS[name] for name in ALL if name not in taken_over}
     assert all(getattr(report, name) == getattr(previous, name) for name in taken_over)
     assert tiny.without_costs(report.to_dict()) == tiny.without_costs(whole.to_dict())
