@@ -8,7 +8,7 @@ import hessdiag
 from tests.benchmarks.page import Target, number, section, table
 from tests.benchmarks.stored import StoredHessian, stored
 from tests.benchmarks.subjects import ABOUT, TINY, UNTRAINED
-from tests.benchmarks.trace import Prices, prices_of, variances
+from tests.benchmarks.trace import PRODUCTS, Prices, prices_of, variances
 
 SEEDS = 20
 RTOL = 0.05
@@ -21,7 +21,7 @@ def untrained(quick: bool) -> str:
         H = stored(name)
         prices = prices_of(H)
         shared, fresh = (prices.product * variance / (STDERR * H.trace) ** 2 for variance in variances(H))
-        auto, methods = _automatic(H, prices, range(2 if quick else SEEDS), 0.3 if quick else RTOL)
+        auto, methods = _automatic(H, prices, range(2 if quick else SEEDS), 64 if quick else PRODUCTS)
         rows.append([name, *map(number, (H.trace, prices.product, shared, fresh, auto)), methods])
         ratios.append(auto / fresh)
     return section(
@@ -43,8 +43,8 @@ def untrained(quick: bool) -> str:
     )
 
 
-def _automatic(H: StoredHessian, prices: Prices, seeds: range, rtol: float) -> tuple[float, str]:
+def _automatic(H: StoredHessian, prices: Prices, seeds: range, most: int) -> tuple[float, str]:
     """Gradients' worth for the standard error wanted, and the methods that were taken."""
-    results = [hessdiag.trace(H, rtol=rtol, max_matvecs=20_000, seed=seed) for seed in seeds]
+    results = [hessdiag.trace(H, rtol=RTOL, max_matvecs=most, seed=seed) for seed in seeds]
     cost = fmean(prices.gradients(r.cost) * (r.stderr / (STDERR * H.trace)) ** 2 for r in results)
     return cost, ", ".join(sorted({result.method for result in results}))
