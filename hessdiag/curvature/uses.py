@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from hessdiag.curvature.contributions import Contribution
 from hessdiag.curvature.layers import EXPANDING, RULES, Part
+from hessdiag.curvature.reordering import reorders
 from hessdiag.problem.structure import leaves
 
 __all__ = ["Recorder", "Use"]
@@ -59,6 +60,7 @@ class Recorder(TorchFunctionMode):
     Attributes:
         uses: in the order of the forward pass.
         unknown: numbers of the parameters with a use that no rule describes.
+        reordered: whether examples were given other places, as the data say.
     """
 
     def __init__(self, parameters: Sequence[Tensor], data: Any, examples: int) -> None:
@@ -66,6 +68,7 @@ class Recorder(TorchFunctionMode):
         self.examples = examples
         self.uses: list[Use] = []
         self.unknown: set[int] = set()
+        self.reordered = False
         # With the tensors, so that no other one takes their place under the same number.
         self._made: dict[int, tuple[Tensor, frozenset[int]]] = {
             id(p): (p, frozenset([number])) for number, p in enumerate(parameters)
@@ -90,6 +93,8 @@ class Recorder(TorchFunctionMode):
         weights = [tensor for tensor in given if id(tensor) in self._made]
         from_data = any(hasattr(tensor, _MARK) for tensor in given)
         parts = self._parts(func, args, kwargs, weights, from_data) if weights and torch.is_grad_enabled() else None
+        if from_data and not weights and not self.reordered:
+            self.reordered = reorders(func, args, kwargs, lambda tensor: hasattr(tensor, _MARK), self.examples)
         result = func(*args, **kwargs)
         made = [tensor for tensor in _tensors(result) if tensor.requires_grad] if weights else []
         if parts is not None:

@@ -208,7 +208,10 @@ class Problem:
 
     def in_float64(self) -> Problem:
         """The same problem on a float64 copy of the model."""
-        model = copy.deepcopy(self.model).double()
+        # What old parametrisations (pruning, weight_norm) leave in a module has a graph, which cannot be copied;
+        # it is computed anew before each use.
+        made = {id(t): t.detach().clone() for m in self.model.modules() for t in vars(m).values() if _computed(t)}
+        model = copy.deepcopy(self.model, made).double()
         return Problem(model, self.loss, self._data, include=self.include, exclude=self.exclude)
 
     # -- flat vectors --------------------------------------------------------------------------------------
@@ -270,6 +273,10 @@ def _in_one_line(error: Exception) -> str:
     if "Original Traceback" in words:
         return f"{words.splitlines()[-1].strip()} (in a DataLoader's worker)"
     return f"{type(error).__name__}: {words}"
+
+
+def _computed(item: Any) -> bool:
+    return isinstance(item, Tensor) and not item.is_leaf
 
 
 def _logits(outputs: Any) -> Any:
