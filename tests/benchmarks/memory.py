@@ -33,7 +33,8 @@ def peak_bytes(name: str, program: str, probes: int, size: int) -> int:
     return int(done.stdout.split()[-1])
 
 
-def _measure(name: str, program: str, probes: int, size: int) -> int:
+def peak_here(name: str, program: str, probes: int, size: int) -> int:
+    """The same in this process, whose earlier peaks are forgotten."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     case = network(name, device, size)
     problem = Problem(case.model, case.loss, case.batches)
@@ -73,4 +74,4 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    print(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    print(peak_here(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

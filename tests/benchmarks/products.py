@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag import Problem
-from tests.benchmarks.memory import peak_bytes
+from tests.benchmarks.memory import peak_bytes, peak_here
 from tests.benchmarks.networks import NETWORKS, network
 from tests.benchmarks.page import Target, section, table
 from tests.benchmarks.peers import CONTENDERS, Product, product_of, refusal
@@ -84,9 +84,10 @@ def _race(name: str, device: torch.device, quick: bool) -> _Race:
         race = _Race(
             name, problem.n, paired(contenders | {"gradient": problem.gradient}, _rounds(quick), device), absent
         )
+    peak = peak_here if quick else peak_bytes
     for program in contenders:
         try:
-            race.peaks[program] = peak_bytes(name, program, PROBES, size) / 1e6
+            race.peaks[program] = peak(name, program, PROBES, size) / 1e6
         except RuntimeError as error:
             absent[f"{program}'s memory"] = refusal(error)
     return race

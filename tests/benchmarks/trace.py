@@ -18,6 +18,7 @@ from tests.benchmarks.subjects import ABOUT, TINY, TRAINED
 from tests.benchmarks.timing import paired, seconds
 
 RMS = 0.01
+ROUNDS = 5  # of timing
 SEEDS = 50
 RTOLS = (0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.0125, 0.009)
 PRODUCTS = 20_000  # allowed to hessdiag: more than enough
@@ -96,7 +97,7 @@ def _seeds(quick: bool) -> int:
 
 def _row(name: str, quick: bool) -> _Row:
     H = stored(name)
-    prices = prices_of(H)
+    prices = prices_of(H, 1 if quick else ROUNDS)
     hutchinson, fresh = (variance / (RMS * H.trace) ** 2 for variance in variances(H))
     budgets, rtols = (BUDGETS[:3], RTOLS[:1]) if quick else (BUDGETS, RTOLS)
     sketch = {key: _smallest_budget(H, method, budgets, _seeds(quick)) for key, method in _sketches().items()}
@@ -113,7 +114,7 @@ def _row(name: str, quick: bool) -> _Row:
     )
 
 
-def prices_of(H: StoredHessian) -> Prices:
+def prices_of(H: StoredHessian, rounds: int) -> Prices:
     """Measured on the live problem, side by side."""
     V = torch.randn(H.n, 8, device=H.device, dtype=H.dtype)
     contenders: dict[str, Callable[[], object]] = {
@@ -122,7 +123,7 @@ def prices_of(H: StoredHessian) -> Prices:
     }
     if H.split.available:
         contenders["draw"] = lambda: H.live.serve([OutputDraws(0, range(8))])
-    times = paired(contenders, 5, H.device)
+    times = paired(contenders, rounds, H.device)
     gradient = median(times["gradient"])
     product, draw = (median(times.get(key, times["gradient"])) / gradient / 8 for key in ("product", "draw"))
     return Prices(gradient, product, draw)

@@ -8,7 +8,7 @@ import hessdiag
 from tests.benchmarks.page import Target, number, section, table
 from tests.benchmarks.stored import StoredHessian, stored
 from tests.benchmarks.subjects import ABOUT, TINY, UNTRAINED
-from tests.benchmarks.trace import PRODUCTS, Prices, prices_of, variances
+from tests.benchmarks.trace import PRODUCTS, ROUNDS, Prices, prices_of, variances
 
 SEEDS = 20
 RTOL = 0.05
@@ -19,7 +19,7 @@ def untrained(quick: bool) -> str:
     rows, ratios = [], []
     for name in [TINY] if quick else UNTRAINED:
         H = stored(name)
-        prices = prices_of(H)
+        prices = prices_of(H, 1 if quick else ROUNDS)
         shared, fresh = (prices.product * variance / (STDERR * H.trace) ** 2 for variance in variances(H))
         auto, methods = _automatic(H, prices, range(2 if quick else SEEDS), 64 if quick else PRODUCTS)
         rows.append([name, *map(number, (H.trace, prices.product, shared, fresh, auto)), methods])
