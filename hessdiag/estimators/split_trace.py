@@ -28,6 +28,7 @@ _SPENT_AT_A_LOOK = 1 / 3  # of the error probability that is left
 _GROWTH = 32  # at most, from one plan to the next: an early variance may be far off
 _AT_ONCE = 16  # samples of a part between two chances to stop
 _PILOT_PAYS = 24  # products: from here on it is worth knowing where R is large
+_EXACT_PAYS = 2  # times the work: an exact part has no error at all
 _GAIN = 0.8  # of the work, or the tensors stay together
 _ROUNDING = 1e-10  # of a column's squared norm: a block below this is zero
 
@@ -36,7 +37,7 @@ def split_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     """Tr[H] = Tr[G] + Tr[R] of the Gauss-Newton split, for a loss that is convex in the outputs.
 
     Tr[G] is the mean squared norm of examples' gradients along random directions of the outputs, fresh for every
-    unit of every example; where all directions take no more passes than that, it is exact. Where R has no diagonal
+    unit of every example; where all directions take at most twice that work, it is exact. Where R has no diagonal
     (the network is piecewise linear in every parameter tensor) this is the trace. Elsewhere Tr[R] is the mean of
     quadratic forms with a fresh Rademacher probe for every minibatch. If many are needed, a pilot on a few examples
     finds where R is large, and probes live on sets of tensors apart: they never meet the blocks between the sets,
@@ -254,7 +255,7 @@ class _Split:
         if not self._gauss.exact and 0 < self._columns <= left:
             known = replace(sampled[0], variance=0.0)
             exactly = self._for([known, *sampled[1:]], exact=True)
-            if exactly.work <= plan.work:
+            if exactly.work <= _EXACT_PAYS * plan.work:
                 plan, left = exactly, left - self._columns
         more = np.minimum(plan.more, (_GROWTH - 1) * taken)
         if more.sum() > left:
