@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 __all__ = ["Sampled", "counts_for", "degrees_together", "half_width", "neyman", "partition"]
 
@@ -40,7 +40,8 @@ def half_width(parts: Sequence[Sampled], counts: np.ndarray, level: float) -> fl
     growth = [(n - 1) / max(part.taken - 1, 1) for part, n in zip(parts, counts.tolist(), strict=True)]
     known = [part.degrees * more if part.variance > 0 else 0.0 for part, more in zip(parts, growth, strict=True)]
     degrees = degrees_together(variances, np.array(known))
-    return float(stats.t.ppf(0.5 + level / 2, degrees)) * math.sqrt(float(variances.sum()))
+    quantile = special.stdtrit(min(degrees, 1e9), 0.5 + level / 2)
+    return float(quantile) * math.sqrt(float(variances.sum()))
 
 
 def degrees_together(variances: np.ndarray, degrees: np.ndarray) -> float:
@@ -61,7 +62,7 @@ def degrees_together(variances: np.ndarray, degrees: np.ndarray) -> float:
 def counts_for(parts: Sequence[Sampled], wanted: float, level: float) -> np.ndarray:
     """Counts n_k of samples of each part, (k,), for which the half-width will be ``wanted`` > 0, for the least work."""
     wanted /= math.sqrt(_MARGIN)
-    target = (wanted / float(stats.norm.ppf(0.5 + level / 2))) ** 2
+    target = (wanted / float(special.ndtri(0.5 + level / 2))) ** 2
     while half_width(parts, counts := neyman(parts, target), level) > wanted:
         target *= 0.9
     return counts
