@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def linearize_residual(problem: Problem, loss: ConvexLoss, engine: Engine, batch
         engine: that differentiates twice.
         batch: one of the problem's.
     """
-    return _of_slopes(problem, slopes(problem, loss, batch), engine, batch)
+    return _of_slopes(problem, slopes(problem, loss, batch), engine, batch).product
 
 
 def slopes(problem: Problem, loss: ConvexLoss, batch: Batch) -> Tensor:
@@ -62,10 +63,28 @@ def slopes(problem: Problem, loss: ConvexLoss, batch: Batch) -> Tensor:
     return found
 
 
-def _of_slopes(problem: Problem, c: Tensor, engine: Engine, batch: Batch) -> Product:
+@dataclass(frozen=True)
+class _Part:
+    """R of some examples."""
+
+    linear: Problem
+    batch: Batch
+    product: Product
+
+    def uses(self, number: int) -> bool:
+        """Whether the outputs depend on this tensor."""
+        sizes = [group.size for group in self.linear.groups]
+        return bool(torch.split(self._gradient, sizes)[number].any())
+
+    @functools.cached_property
+    def _gradient(self) -> Tensor:
+        return self.linear.batch_gradient(self.batch)
+
+
+def _of_slopes(problem: Problem, c: Tensor, engine: Engine, batch: Batch) -> _Part:
     linear = copy.copy(problem)
     linear.loss = _LinearLoss(c)
-    return engine.linearize(linear, batch)
+    return _Part(linear, batch, engine.linearize(linear, batch))
 
 
 class DiagonalSearch:
@@ -73,8 +92,9 @@ class DiagonalSearch:
 
     Where a network is piecewise linear in every single tensor (rectifiers, pooling, BatchNorm in evaluation mode)
     there is none, and Tr[H] = Tr[G]. For a Gaussian v on g alone (R v)_g is nothing but rounding then, beside the
-    rest of R v. A few examples show it: those of a batch on which the loss's slope is largest. The tensors are spread
-    over the batches.
+    rest of R v. A few examples show it: those of a batch on which the loss's slope is largest; where a tensor has no
+    say in them (the branch of rare examples), the whole batch, and the next ones. The tensors are spread over the
+    batches.
     """
 
     def __init__(self, problem: Problem, loss: ConvexLoss, engine: Engine, seed: int) -> None:
@@ -88,16 +108,17 @@ class DiagonalSearch:
         """Look at some tensors on one batch; whether there was work to do."""
         if self._found is not None or not self._waiting:
             return False
-        product = _on_few_examples(self._problem, self._loss, self._engine, batch)
-        if product is None:
+        few = _on_few_examples(self._problem, self._loss, self._engine, batch)
+        if few is None:
             return True
         self._all_flat = False
         last = batch.index == self._problem.data_info.batches - 1
-        for _ in range(len(self._waiting) if last else min(self._share, len(self._waiting))):
-            number = self._waiting.pop(0)
-            if self._has_diagonal(product, number):
-                self._found = number
-                break
+        count = len(self._waiting) if last else min(self._share, len(self._waiting))
+        now, self._waiting = self._waiting[:count], self._waiting[count:]
+        unused = self._look(few, now)
+        if unused and self._found is None:  # by these examples; others of the batch may take another branch
+            whole = _of_slopes(self._problem, slopes(self._problem, self._loss, batch), self._engine, batch)
+            self._waiting += self._look(whole, unused)
         return True
 
     def answer(self) -> int | None:
@@ -106,10 +127,18 @@ class DiagonalSearch:
             return self._waiting[0]
         return self._found
 
-    def _has_diagonal(self, product: Product, number: int) -> bool:
-        norms = _column_norms(self._problem, product, number, self._seed)
-        tolerance = min(1e3 * torch.finfo(self._problem.model_dtype).eps, 0.05)
-        return norms[number] > tolerance * max(norms)
+    def _look(self, part: _Part, numbers: list[int]) -> list[int]:
+        """Look at some tensors; which of them have no say in the outputs of these examples."""
+        unused = []
+        for number in numbers:
+            norms = _column_norms(self._problem, part.product, number, self._seed)
+            tolerance = min(1e3 * torch.finfo(self._problem.model_dtype).eps, 0.05)
+            if norms[number] > tolerance * max(norms):
+                self._found = number
+                break
+            if not any(norms) and not part.uses(number):
+                unused.append(number)
+        return unused
 
 
 class BlockNorms:
@@ -130,11 +159,11 @@ class BlockNorms:
         """Look at some tensors on one batch; whether there was work to do."""
         if not self._waiting:
             return False
-        product = _on_few_examples(self._problem, self._loss, self._engine, batch)
-        if product is None:
+        few = _on_few_examples(self._problem, self._loss, self._engine, batch)
+        if few is None:
             return True
         for number in self._waiting[: self._share]:
-            norms = _column_norms(self._problem, product, number, self._seed)
+            norms = _column_norms(self._problem, few.product, number, self._seed)
             self._squares[:, number] = torch.tensor(norms, dtype=torch.float64, device="cpu").square()
         del self._waiting[: self._share]
         return True
@@ -144,8 +173,8 @@ class BlockNorms:
         return self._squares
 
 
-def _on_few_examples(problem: Problem, loss: ConvexLoss, engine: Engine, batch: Batch) -> Product | None:
-    """R's product on the batch's steepest examples; None where the loss has no slope at all."""
+def _on_few_examples(problem: Problem, loss: ConvexLoss, engine: Engine, batch: Batch) -> _Part | None:
+    """R of the batch's steepest examples; None where the loss has no slope at all."""
     c = slopes(problem, loss, batch)
     if not bool(c.any()):
         return None

@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from hessdiag import HessianOperator, Problem
 from hessdiag.curvature.dense import dense_hessian
 from hessdiag.curvature.per_example import OneByOne, PerExample
-from hessdiag.curvature.requests import OutputDraws
+from hessdiag.curvature.requests import OutputDraws, ResidualDiagonal
 
 LAYERS = "layers' inputs and output gradients"
 
@@ -108,3 +108,26 @@ def test_a_pruned_model_has_a_dense_hessian() -> None:
     H = dense_hessian(problem)
     v = torch.randn(problem.n)
     assert torch.allclose(HessianOperator(problem).matvec(v), (H @ v.double()).float(), rtol=1e-4, atol=1e-5)
+
+
+class Branches(nn.Module):
+    """Rare examples go through a smooth branch, the others through a rectifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.common, self.rare, self.head = nn.Linear(3, 5), nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.where(x[:, :1] > 0, torch.relu(self.common(x)), torch.tanh(self.rare(x))))
+
+
+@pytest.mark.parametrize("rare", [3, 0])
+def test_a_branch_that_the_steepest_examples_do_not_take(rare: int) -> None:
+    x, y = torch.randn(24, 3), torch.randn(24, 2)
+    x[:, 0] = x[:, 0].abs()
+    x[:rare, 0] *= -1
+    y[rare:] *= 10
+    problem = Problem(Branches(), "mse", [(x[:12], y[:12]), (x[12:], y[12:])])
+    (served,) = HessianOperator(problem).serve([ResidualDiagonal(0)])
+    # Of a branch that no example takes nothing is known, so it is not said to be straight.
+    assert problem.groups[served.answer].name.startswith("rare")
