@@ -49,9 +49,9 @@ def trace(
 
     Args:
         H: the operator.
-        method: ``auto`` or ``hutchinson``.
+        method: ``auto``, ``gauss-newton``, ``hutchinson``, ``hutch++``, ``xtrace`` or ``deflated``.
         rtol: stop when the interval's half-width is at most ``rtol`` times |value|.
-        max_matvecs: products (passes over the data) allowed.
+        max_matvecs: passes over the data allowed, products and gradients.
         confidence: of the interval, optional stopping included.
         seed: of the probes.
         probes: other probes than those of ``seed`` (drawn on another device, say).
@@ -62,7 +62,7 @@ def trace(
         ``converged`` is False when ``max_matvecs`` ran out first.
 
     Raises:
-        UsageError: an unknown method, or fewer than two products allowed.
+        UsageError: an unknown method, one that the operator does not allow, or fewer passes than it takes at least.
     """
     return run(
         H,
