@@ -51,6 +51,10 @@ class HessianOperator(SymmetricOperator):
         self.engine = choose_engine(problem, engine)
 
     @property
+    def precision(self) -> torch.dtype:
+        return self.problem.model_dtype
+
+    @property
     def engine_info(self) -> EngineInfo:
         """The engine in use, for the report."""
         return EngineInfo(self.engine.name, self.engine.relative_error)

@@ -56,6 +56,11 @@ class SymmetricOperator(ABC):
         return (self.n, self.n)
 
     @property
+    def precision(self) -> torch.dtype:
+        """What products are computed in; of a half-precision model that is less than its vectors' ``dtype``."""
+        return self.dtype
+
+    @property
     def split(self) -> Split:
         """Whether there is a Gauss-Newton part to ask for (:class:`~hessdiag.curvature.requests.OutputDraws`)."""
         return Split(False, "a matrix is known as a whole alone")

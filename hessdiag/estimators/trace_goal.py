@@ -17,7 +17,7 @@ from hessdiag.results import GroupTrace, TraceResult
 
 __all__ = ["ROUNDINGS", "TraceGoal", "Traced"]
 
-ROUNDINGS = 2.5  # of the vectors' dtype: 3e-7 in float32, the floor of an interval's relative half-width
+ROUNDINGS = 2.5  # of what products are computed in: 3e-7 in float32, the floor of an interval's relative half-width
 _REACH = 2.6  # standard errors on each side
 
 
@@ -73,7 +73,7 @@ class TraceGoal:
 
     def rounding(self, H: SymmetricOperator) -> float:
         """The relative half-width below which no interval shrinks."""
-        return ROUNDINGS * torch.finfo(H.dtype).eps
+        return ROUNDINGS * torch.finfo(H.precision).eps
 
     def met(self, value: float, interval: tuple[float, float]) -> bool:
         """Whether an interval is narrow enough."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from hessdiag import HessianOperator, Problem
+from hessdiag import HessianOperator, Problem, trace
 from hessdiag.curvature.dense import dense_hessian
 from hessdiag.curvature.per_example import OneByOne, PerExample
 from hessdiag.curvature.requests import OutputDraws, ResidualDiagonal
@@ -131,3 +131,13 @@ def test_a_branch_that_the_steepest_examples_do_not_take(rare: int) -> None:
     (served,) = HessianOperator(problem).serve([ResidualDiagonal(0)])
     # Of a branch that no example takes nothing is known, so it is not said to be straight.
     assert problem.groups[served.answer].name.startswith("rare")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_exact_trace_is_as_right_as_the_model_s_precision(dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1)).to(dtype)
+    problem = Problem(net, "mse", [(torch.randn(40, 6), torch.randn(40, 1))])
+    low, high = trace(HessianOperator(problem)).interval
+    true = float(dense_hessian(problem).trace())
+    assert low <= true <= high
+    assert high - low <= 6 * torch.finfo(dtype).eps * true
