@@ -75,7 +75,10 @@ def test_no_number_depends_on_what_is_measured_beside_it():
     for name in ("eigenvalues", "trace", "density"):
         alone = hessdiag.audit(problem(), QUICK.only([name]), seed=3)
         assert alone.sections == (name,)
-        assert costless(getattr(alone, name)) == costless(getattr(together, name))
+        if name == "density":
+            assert_same_density(alone.density, together.density)
+        else:
+            assert costless(getattr(alone, name)) == costless(getattr(together, name))
     gap = hessdiag.audit(problem(), QUICK.only(["trace", "gap"]), seed=3).gap
     assert costless(gap) == costless(together.gap)
 
@@ -83,6 +86,14 @@ def test_no_number_depends_on_what_is_measured_beside_it():
 def costless(result):
     """What is shared with others costs less."""
     return replace(result, cost=Cost())
+
+
+def assert_same_density(one, other):
+    """To rounding: what it takes over from the eigenvalues was multiplied alone, not with the other probes."""
+    for name in ("grid", "density", "nodes", "weights"):
+        found, expected = torch.tensor(getattr(one, name)), torch.tensor(getattr(other, name))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert (one.steps, one.probes, one.seed) == (other.steps, other.probes, other.seed)
 
 
 def test_the_numbers_are_the_problems():
@@ -95,7 +106,7 @@ def test_the_numbers_are_the_problems():
     assert costless(report.trace) == costless(hessdiag.trace(H, rtol=0.5, max_matvecs=32, seed=3))
     assert costless(report.eigenvalues) == costless(hessdiag.eigenvalues(H, top=2, bottom=1, seed=3))
     density = hessdiag.spectral_density(H, steps=6, probes=2, points=16, seed=3)
-    assert costless(report.density) == costless(density)
+    assert_same_density(report.density, density)
     gap = hessdiag.noise_gap(p, sigmas=[0.01], draws=3, seed=3, trace=report.trace)
     assert costless(report.gap) == costless(gap)
     assert [row.sigma for row in report.gap.rows] == [0.01]
