@@ -23,12 +23,17 @@ from torch import Tensor
 
 from hessdiag.curvature.graph import custom_functions, cut_short
 from hessdiag.curvature.operations import ClosedForms
-from hessdiag.curvature.several import Product, Rows, SharedProduct, gains_by_sharing
 from hessdiag.errors import HessdiagError, MeasurementError, UsageError
 from hessdiag.memory import out_of_memory
 from hessdiag.problem import Batch, Problem
 
 __all__ = ["ENGINES", "Engine", "FiniteDifferences", "ForwardOverReverse", "ReverseOverReverse", "choose_engine"]
+
+Rows = Sequence[Tensor | None]
+"""H_b v as one tensor for each selected parameter; None stands for zeros."""
+
+Product = Callable[[Tensor], Rows]
+"""v (n,), in the problem's vector dtype -> H_b v."""
 
 
 class Engine(Protocol):
@@ -45,8 +50,7 @@ class Engine(Protocol):
 class ReverseOverReverse:
     """H_b v = d/dw <d total/dw, v>: the exact product by two backward passes (Pearlmutter 1994).
 
-    The graph of the gradient is built once and serves every vector; of networks made of linear layers alone it
-    serves several at a time.
+    The graph of the gradient is built once and serves every vector.
 
     Args:
         closed_forms: with the operations of :mod:`hessdiag.curvature.operations` in place of torch's: the same
@@ -85,18 +89,7 @@ class ReverseOverReverse:
                     allow_unused=True,
                 )
 
-        def several(V: Tensor) -> Rows:
-            parts = torch.split(V.to(problem.model_dtype), [group.size for group in problem.groups], dim=1)
-            return torch.autograd.grad(
-                outputs,
-                parameters,
-                grad_outputs=[parts[i].reshape(len(V), *parameters[i].shape) for i in live],
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=True,
-            )
-
-        return SharedProduct(product, several) if outputs and gains_by_sharing(problem.n, outputs) else product
+        return product
 
 
 class ForwardOverReverse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
-__all__ = ["custom_functions", "cut_short", "operations"]
+__all__ = ["custom_functions", "cut_short"]
 
 _CUT = "torch::autograd::Error"  # what once_differentiable puts behind a gradient
 
@@ -39,12 +38,6 @@ def cut_short(gradients: Sequence[Tensor | None]) -> bool:
     from which all that lies behind it is missing.
     """
     return any(node.name() == _CUT for node in _nodes(g for g in gradients if g is not None))
-
-
-def operations(gradients: Sequence[Tensor]) -> set[str]:
-    """What the graph of ``gradients`` is made of: the names of its nodes, without Backward and number."""
-    names = {node.name() for node in _nodes(gradients)}
-    return {re.sub(r"Backward\d*$", "", name.removeprefix("torch::autograd::")) for name in names}
 
 
 def _nodes(tensors: Iterable[Tensor]) -> Iterator[Node]:

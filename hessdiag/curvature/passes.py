@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.cost import Cost, Kind
+from hessdiag.curvature.engines import Product
 from hessdiag.curvature.gauss_newton import TraceSamples
 from hessdiag.curvature.requests import (
     DisplacedLosses,
@@ -26,7 +27,6 @@ from hessdiag.curvature.requests import (
     Served,
 )
 from hessdiag.curvature.residual import BlockNorms, DiagonalSearch, linearize_residual
-from hessdiag.curvature.several import Product, each_product
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.problem import Batch
 
@@ -126,9 +126,9 @@ class _Products(Worker):
     def work(self, batch: Batch, graphs: Graphs) -> None:
         if not self.vectors:
             return
-        products = each_product(graphs.product(), self.vectors)
-        for stretches, (_, rows) in zip(self.stretches, products, strict=True):
-            for stretch, row in zip(stretches, rows, strict=True):
+        product = graphs.product()
+        for vector, stretches in zip(self.vectors, self.stretches, strict=True):
+            for stretch, row in zip(stretches, product(vector), strict=True):
                 if row is not None:
                     stretch += row.reshape(-1)
         self.count("hvp", len(self.vectors))
@@ -150,16 +150,12 @@ class _QuadraticForms(Worker):
         if request.batches is not None and batch.index not in request.batches:
             return
         product = graphs.product() if request.part == "hessian" else graphs.residual()
-        vectors = (self._drawn(probe, batch) for probe in request.probes)
-        for place, (v, rows) in enumerate(each_product(product, vectors)):
-            form = self.H.by_group(v, self.problem.flatten(rows))
+        for place, probe in enumerate(request.probes):
+            v = request.draw(probe, batch.index if request.per_batch else None).to(self.H.device, self.H.dtype)
+            form = self.H.by_group(v, self.problem.flatten(product(v)))
             self.sums[place] += form
             self.totals[place, batch.index] = form.sum()
             self.count("hvp", 1)
-
-    def _drawn(self, probe: int, batch: Batch) -> Tensor:
-        v = self.request.draw(probe, batch.index if self.request.per_batch else None)
-        return v.to(self.H.device, self.H.dtype)
 
     def answer(self) -> Forms:
         weight = self.problem.weight

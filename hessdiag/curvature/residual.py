@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.engines import Engine
+from hessdiag.curvature.engines import Engine, Product
 from hessdiag.curvature.examples import some_examples, tells_examples_apart
 from hessdiag.curvature.keyed import keyed_generator
-from hessdiag.curvature.several import Product
 from hessdiag.losses import ConvexLoss
 from hessdiag.losses.totals import Totals, at_least_float32
 from hessdiag.memory import out_of_memory

@@ -8,9 +8,8 @@ from oracles.problems import ORACLES
 from torch import Tensor
 
 from hessdiag import HessianOperator, Problem
-from hessdiag.curvature.engines import ReverseOverReverse
+from hessdiag.curvature.engines import Product, ReverseOverReverse, Rows
 from hessdiag.curvature.requests import Products, QuadraticForms
-from hessdiag.curvature.several import Product, Rows
 from hessdiag.errors import MeasurementError
 from hessdiag.problem import Batch
 
