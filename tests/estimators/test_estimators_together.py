@@ -22,7 +22,7 @@ Measure = Callable[[SymmetricOperator, int], Any]
 MEASURES: dict[str, Measure] = {
     "lanczos": lambda H, seed: eigenvalues(H, top=3, bottom=2, seed=seed),
     "power": lambda H, seed: eigenvalues(H, top=1, bottom=1, method="power", rtol=1e-2, seed=seed),
-    "trace": lambda H, seed: trace(H, max_matvecs=40, seed=seed),
+    "trace": lambda H, seed: trace(H, method="hutchinson", max_matvecs=40, seed=seed),
     "density": lambda H, seed: spectral_density(H, steps=15, probes=2, points=50, seed=seed),
 }
 
