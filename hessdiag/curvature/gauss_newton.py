@@ -10,6 +10,7 @@ network fits its data, and has no diagonal at all where the network is piecewise
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -27,6 +28,7 @@ from hessdiag.problem import Batch, Problem
 __all__ = ["GaussNewton", "NoSplit", "TraceSamples"]
 
 _OUTPUTS = 101  # the stream of the draws here, far from those of hessdiag.estimators.probes
+_AGREES, _BF16_AGREES = 1e-3, 0.1  # of two gradients that are the same but for rounding
 _NOTHING = 1e-12  # beside 1; squared it is below the last digit of a float64
 
 
@@ -62,7 +64,19 @@ class GaussNewton:
                 way, root = self.linearize(batch)
                 self.columns = root.columns * len(_apart(way))
                 if self.columns:
+                    self._refuse_another_gradient(batch)
                     break
+
+    def _refuse_another_gradient(self, batch: Batch) -> None:
+        """The convex form has the loss's value; if it has not its gradient, it is another function of the weights."""
+        if self.loss is self.problem.loss:
+            return
+        converted = copy.copy(self.problem)
+        converted.loss = self.loss
+        own, other = self.problem.batch_gradient(batch), converted.batch_gradient(batch)
+        tolerance = _BF16_AGREES if self.problem.model_dtype is torch.bfloat16 else _AGREES
+        if torch.linalg.vector_norm(own - other) > tolerance * torch.linalg.vector_norm(own):
+            raise NoSplit("the outputs' normaliser does not follow the weights (look for .detach() in log_softmax)")
 
     @property
     def split(self) -> Split:

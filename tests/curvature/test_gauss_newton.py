@@ -157,6 +157,28 @@ def test_finite_differences_have_no_split() -> None:
     assert "finite differences" in H.split.reason
 
 
+class Normalised(nn.Module):
+    """Log-probabilities; the normaliser with or without its graph."""
+
+    def __init__(self, *, detached: bool) -> None:
+        super().__init__()
+        self.linear, self.detached = nn.Linear(3, 4).double(), detached
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.linear(x)
+        total = z.logsumexp(1, keepdim=True)
+        return z - (total.detach() if self.detached else total)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_nll_with_a_normaliser_apart_from_the_weights_has_no_split(detached: bool) -> None:
+    torch.manual_seed(0)
+    data = [(torch.randn(5, 3, dtype=torch.float64), torch.randint(4, (5,)))]
+    split = HessianOperator(Problem(Normalised(detached=detached), "nll", data)).split
+    assert split.available is not detached
+    assert ("normaliser does not follow" in split.reason) is detached
+
+
 def test_nll_of_raw_outputs_has_no_split() -> None:
     H = HessianOperator(Problem(nn.Linear(3, 4), "nll", [(torch.randn(5, 3), torch.randint(4, (5,)))]))
     assert "no log-probabilities" in H.split.reason
