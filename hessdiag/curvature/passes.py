@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hessdiag.cost import Cost, Kind
 from hessdiag.curvature.engines import Product
-from hessdiag.curvature.gauss_newton import TraceSamples
+from hessdiag.curvature.gauss_newton import NoSplit, TraceSamples
 from hessdiag.curvature.requests import (
     DisplacedLosses,
     Forms,
@@ -166,12 +166,17 @@ class _OutputDraws(Worker):
     def __init__(self, H: HessianOperator, request: OutputDraws) -> None:
         super().__init__(H)
         self.samples = TraceSamples(H.gauss_newton, request)
+        self.refused: NoSplit | None = None
 
     def work(self, batch: Batch, graphs: Graphs) -> None:
-        self.count("gradient", self.samples.take(batch))
+        if self.refused is None:
+            try:
+                self.count("gradient", self.samples.take(batch))
+            except NoSplit as reason:  # for its estimator: the others of this pass go on
+                self.refused = reason
 
-    def answer(self) -> GaussNewtonSums:
-        return self.samples.answer()
+    def answer(self) -> GaussNewtonSums | NoSplit:
+        return self.refused or self.samples.answer()
 
 
 class _ResidualDiagonal(Worker):

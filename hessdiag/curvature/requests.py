@@ -100,6 +100,8 @@ class Forms:
 class OutputDraws(Request):
     """Samples of Tr[G] from gradients along random directions of the outputs; the answer is :class:`GaussNewtonSums`.
 
+    Where the loss turns out not to be convex in some batch it is the exception ``NoSplit``, which says why.
+
     ``draws`` are numbers of draws, keyed with ``seed`` and the batch; ``exact`` takes every direction in turn.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.estimators.deflated import deflated_result
 from hessdiag.estimators.hutchpp import PILOT, SketchAndProbes
@@ -40,9 +42,9 @@ def fallback_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
             return (yield from taken)
         yield from plain.look()
     matvecs = plain.probes + trials.spent
-    return goal.result(
-        H, plain.traced(), method="hutchinson", probes=plain.probes, matvecs=matvecs, reason=trials.reason
-    )
+    found = goal.result(H, plain.traced(), method="hutchinson", probes=plain.probes, matvecs=matvecs)
+    untried = "few probes were enough" if found.converged else "the limits left no room to try others"
+    return replace(found, reason=trials.reason or untried)
 
 
 class _Trials:
@@ -60,7 +62,7 @@ class _Trials:
         if goal.basis is not None:
             self._open.insert(0, (PILOT, self._known_vectors))
         self.spent = 0  # on what was not taken
-        self.reason = "few probes were enough"
+        self.reason = ""
 
     def best(self) -> Steps[Steps[TraceResult] | None]:
         """The steps of a method to take, begun; None: nothing promises to be better, or may be tried yet."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hessdiag.curvature.gauss_newton import NoSplit
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Request, ResidualBlocks, ResidualDiagonal
 from hessdiag.errors import UsageError
@@ -53,6 +54,7 @@ def split_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
 
     Raises:
         UsageError: there is no split, and why; or fewer than four passes are allowed.
+        NoSplit: the loss is not convex in one of the batches.
     """
     job = _Split(H, goal)
     yield from job.measured()
@@ -194,6 +196,8 @@ class _Split:
         exact = 0 < self._columns <= _FIRST_DRAWS
         draws = self._gauss.exactly(self._columns, vital=True) if exact else self._gauss.more(_FIRST_DRAWS, vital=True)
         sums, tensor = yield (draws, ResidualDiagonal(self._goal.seed))
+        if isinstance(sums, NoSplit):
+            raise sums
         self._gauss.take(sums, passes=self._columns if exact else _FIRST_DRAWS, exact=exact)
         if tensor is None:
             self._found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hessdiag.curvature.gauss_newton import NoSplit
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.estimators.choice import fallback_steps
 from hessdiag.estimators.split_trace import FEWEST_PASSES, split_or_whole_steps
@@ -20,10 +21,13 @@ def auto_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     The result's ``method`` is what was taken, its ``reason`` why.
     """
     split = H.split
-    if split.available and goal.max_matvecs >= FEWEST_PASSES:
-        split_result = yield from split_or_whole_steps(H, goal)
-        return replace(split_result, reason=_joined("the loss is convex in the outputs", split_result.reason))
     why_not = split.reason or f"max_matvecs {goal.max_matvecs} is too few for the Gauss-Newton split"
+    if split.available and goal.max_matvecs >= FEWEST_PASSES:
+        try:
+            split_result = yield from split_or_whole_steps(H, goal)
+            return replace(split_result, reason=_joined("the loss is convex in the outputs", split_result.reason))
+        except NoSplit as found:
+            why_not = str(found)
     result = yield from fallback_steps(H, goal)
     return replace(result, reason=_joined(f"no Gauss-Newton split: {why_not}", result.reason))
 

@@ -193,6 +193,12 @@ def test_few_probes_need_no_choice() -> None:
     assert result.reason == "few probes were enough"
 
 
+def test_too_few_probes_for_a_choice() -> None:
+    result = trace(DenseOperator(rotated(network_like(300))), rtol=0.01, max_matvecs=3)
+    assert (result.method, result.matvecs, result.converged) == ("hutchinson", 3, False)
+    assert result.reason.endswith("; the limits left no room to try others")
+
+
 def test_fresh_probes_for_every_batch_save_the_sketch_its_growth() -> None:
     """Of many batches that agree the rest takes few probes, and a larger sketch would not pay."""
     A = rotated(K**-1.0)

@@ -13,7 +13,7 @@ from split_operators import SplitOperator, network_like_split
 from torch import Tensor, nn
 
 from hessdiag.curvature import DenseOperator, HessianOperator, dense_hessian
-from hessdiag.errors import UsageError
+from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.estimators.steps import run_together
 from hessdiag.estimators.trace import trace, trace_steps
 from hessdiag.problem import Problem
@@ -158,6 +158,21 @@ def test_no_split() -> None:
     with pytest.raises(UsageError, match="found gauss-newton, but a matrix is known as a whole alone"):
         trace(DenseOperator(torch.eye(3)), method="gauss-newton")
     assert "no Gauss-Newton split: a matrix" in trace(DenseOperator(torch.eye(3))).reason
+
+
+def test_a_batch_in_which_the_loss_is_not_convex_ends_the_split() -> None:
+    """Only the last batch shows it, and those who share the pass with the draws are served all the same."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    targets = [torch.full((6, 3), 1 / 3, dtype=D), torch.full((6, 3), -0.1, dtype=D)]
+    H = HessianOperator(Problem(model, "cross_entropy", [(torch.randn(6, 3, dtype=D), t) for t in targets]))
+    with pytest.raises(MeasurementError, match=r"not convex in the outputs of batch 1: .* below 0"):
+        trace(H, method="gauss-newton")
+    result = trace(H, rtol=0.3)
+    assert result.method != "gauss-newton"
+    assert result.reason.startswith("no Gauss-Newton split: the loss is not convex in the outputs of batch 1")
+    low, high = result.interval
+    assert low < float(dense_hessian(H).trace()) < high
 
 
 def test_a_value_of_zero_is_no_endless_work() -> None:
