@@ -90,7 +90,7 @@ class _Ours:
 
     def __init__(self, problem: Problem, found: EigenvaluesResult, estimate: TraceResult) -> None:
         self.trace = estimate
-        self.rounding = ROUNDINGS * torch.finfo(problem.dtype).eps * abs(estimate.value)
+        self.rounding = ROUNDINGS * torch.finfo(problem.model_dtype).eps * abs(estimate.value)
         self.largest = found.largest[0].value
         self.smallest = found.smallest[0].value if found.smallest else None
         ends = [self.largest] if self.smallest is None else [self.largest, self.smallest]
