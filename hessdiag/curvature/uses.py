@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
@@ -39,11 +39,6 @@ class Use:
     output: GradientEdge
     contribution: Callable[[Tensor], Contribution]
     kind: str
-
-    @property
-    def direct(self) -> bool:
-        """Whether the weight is a parameter itself."""
-        return isinstance(self.weight, nn.Parameter)
 
 
 class Recorder(TorchFunctionMode):
