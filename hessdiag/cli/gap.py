@@ -37,6 +37,13 @@ def gap(
         GapEstimator | None, typer.Option(help="Noise on both sides or on one. (default: spec, two-sided)")
     ] = None,
     distribution: Annotated[Distribution | None, typer.Option(help="Of the noise. (default: spec, gaussian)")] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Take the model through torch.compile for the forward passes. (default: spec, no)",
+        ),
+    ] = None,
 ) -> None:
     """Measure the loss gained by weight noise, F(W) - f(W), against sigma^2/2 Tr[H]."""
     from hessdiag.cli.measure import measure_sections
@@ -48,5 +55,6 @@ def gap(
         audit__gap__noise=noise,
         audit__gap__estimator=estimator,
         audit__gap__distribution=distribution,
+        audit__gap__compile=compiled,
     )
     measure_sections(request, ("trace", "gap"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,7 @@ from hessdiag.curvature.requests import (
 from hessdiag.curvature.residual import BlockNorms, DiagonalSearch, linearize_residual
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.problem import Batch
+from hessdiag.problem.compiled import compiled_allowed
 
 if TYPE_CHECKING:
     from hessdiag.curvature.hessian import HessianOperator
@@ -219,14 +221,16 @@ class _DisplacedLosses(Worker):
         self._shared: dict[int, Tensor] = {}
 
     def work(self, batch: Batch, graphs: Graphs) -> None:
-        with self.problem.displacing() as displace, torch.no_grad():
-            self.at_weights[batch.index] = self.problem.batch_totals(batch)[0]
+        evaluated = self.problem.compiled if self.request.compiled else self.problem
+        allowed = compiled_allowed() if self.request.compiled else nullcontext()
+        with self.problem.displacing() as displace, torch.no_grad(), allowed:
+            self.at_weights[batch.index] = evaluated.batch_totals(batch)[0]
             self.count("forward", 1)
             for place, probe in enumerate(self.request.probes):
                 direction = self.problem.unflatten(self._direction(probe, batch))
                 for column, scale in enumerate(self.request.scales):
                     displace(direction, scale)
-                    self.displaced[place, column, batch.index] = self.problem.batch_totals(batch)[0]
+                    self.displaced[place, column, batch.index] = evaluated.batch_totals(batch)[0]
                 self.count("forward", len(self.request.scales))
 
     def _direction(self, probe: int, batch: Batch) -> Tensor:

@@ -149,12 +149,16 @@ class ResidualBlocks(Request):
 
 @dataclass(frozen=True)
 class DisplacedLosses(Request):
-    """f(w + scale u) for each of ``probes`` u and each of ``scales``; the answer is :class:`Losses`."""
+    """f(w + scale u) for each of ``probes`` u and each of ``scales``; the answer is :class:`Losses`.
+
+    ``compiled``: by forward passes through ``torch.compile``, f(w) too.
+    """
 
     draw: Draw
     probes: Sequence[int]
     scales: Sequence[float]
     per_batch: bool = True
+    compiled: bool = False
 
     @property
     def passes(self) -> float:

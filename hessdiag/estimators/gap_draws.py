@@ -89,10 +89,14 @@ class GapSample:
         draw: the noise in units of sigma.
         estimator: ``two-sided`` or ``one-sided``.
         per_batch: fresh noise for each batch, or one for all.
+        compile: the model by ``torch.compile`` for the losses.
     """
 
-    def __init__(self, H: HessianOperator, draw: Draw, *, estimator: str, per_batch: bool) -> None:
+    def __init__(
+        self, H: HessianOperator, draw: Draw, *, estimator: str, per_batch: bool, compile: bool = False
+    ) -> None:
         self._H, self._draw, self._signs, self.per_batch = H, draw, SIGNS[estimator], per_batch
+        self._compile = compile
         # Differences of gradients step over kinks: not the form that the losses' remainder asks for.
         self.paired = H.engine.relative_error is None
         self.forms = np.zeros((0, H.problem.data_info.batches if per_batch else 1))
@@ -144,7 +148,9 @@ class GapSample:
                 scales = [sign * sigma for sigma in levels for sign in self._signs]
                 probes = self._numbers(first, draws)
                 later = (draws - probes.stop + expect) * len(scales)
-                yield DisplacedLosses(self._draw, probes, scales, self.per_batch, expect=later, vital=vital)
+                yield DisplacedLosses(
+                    self._draw, probes, scales, self.per_batch, self._compile, expect=later, vital=vital
+                )
         if self.paired and len(self.forms) < draws:
             probes = self._numbers(len(self.forms), draws)
             later = draws - probes.stop + expect

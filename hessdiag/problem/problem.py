@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,14 @@ class Problem:
             placed = {place: weights[name] for name, places in self._places.items() for place in places}
             outputs = functional_call(self.model, placed, args, kwargs, tie_weights=False)
         return outputs if isinstance(self.loss, ModelLoss) else _logits(outputs)
+
+    @functools.cached_property
+    def compiled(self) -> Problem:
+        """The same problem, its model through ``torch.compile``: for forward passes, within ``compiled_allowed``."""
+        model, other = self.model, copy.copy(self)
+        # A function around the model: on a module torch.compile would leave a mark.
+        other.model = cast(nn.Module, torch.compile(lambda *args, **kwargs: model(*args, **kwargs)))
+        return other
 
     def _call(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         inputs = shallow_copy(batch.inputs)

@@ -139,6 +139,10 @@ class GapSpec(StrictModel):
     distribution: Annotated[Distribution, one_of(Distribution)] = Field(
         default="gaussian", description="The noise; each has variance sigma^2."
     )
+    compile: bool = Field(
+        default=False,
+        description="Take the model through torch.compile for the forward passes: pays where they take minutes.",
+    )
 
     @field_validator("estimator")
     @classmethod

@@ -20,7 +20,7 @@ from tests.benchmarks.timing import paired, seconds
 RMS = 0.01
 ROUNDS = 5  # of timing
 SEEDS = 50
-RTOLS = (0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.0125, 0.009)
+RTOLS = (0.15, 0.12, 0.1, 0.085, 0.07, 0.06, 0.05, 0.042, 0.035, 0.03, 0.025, 0.021, 0.018, 0.015, 0.0125, 0.01)
 PRODUCTS = 20_000  # allowed to hessdiag: more than enough
 BUDGETS = (6, 12, 18, 24, 30, 36, 48, 60, 72, 96, 120, 150, 180, 240, 300, 420, 600)
 FORWARD = 1 / 3  # of a gradient, which is a forward pass and a backward one of twice its work
@@ -220,6 +220,7 @@ def _targets(rows: list[_Row]) -> list[Target]:
 
 
 _BECAUSE = {
-    "gradient passes": "the residual part of the smooth networks costs products, and the pilot is part of the cost",
-    "seconds": "on networks so small the time goes into Python, not into passes",
+    "gradient passes": "the transformer has hundreds of output directions, drawn and not exact, and a residual part "
+    "with a diagonal; so few texts leave fresh draws little to average over",
+    "seconds": "as in passes; and on networks so small Python takes its part of the time",
 }
