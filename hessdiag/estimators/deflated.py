@@ -7,7 +7,6 @@ from torch import Tensor
 
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Products
-from hessdiag.errors import UsageError
 from hessdiag.estimators.intervals import FIRST_LOOK
 from hessdiag.estimators.known_subspace import KnownSubspace
 from hessdiag.estimators.probes import Probes, Stream
@@ -19,7 +18,6 @@ from hessdiag.results import TraceResult
 __all__ = ["deflated_result", "deflated_steps"]
 
 _STEPS = 24  # of Lanczos: they find the outliers of trained networks
-_LEAST_PROBES = 2
 
 
 def deflated_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
@@ -32,16 +30,8 @@ def deflated_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     Choose it where a few outliers carry the variance, most of all where their vectors are at hand.
     Cost: a product for each probe, of which the tail's ||PHP||_F decides how many, and 24 where there is no basis.
 
-    Raises:
-        UsageError: fewer than 3 products allowed.
-
     Source: Chen, Hallman 2022 (arXiv 2205.01736); Gambhir, Stathopoulos, Orginos 2017 (SIAM J. Sci. Comput. 39, A532).
     """
-    if goal.max_matvecs < 1 + _LEAST_PROBES:
-        raise UsageError(
-            f"max_matvecs: found {goal.max_matvecs}, expected at least {1 + _LEAST_PROBES} for deflated, or method "
-            "hutchinson"
-        )
     if goal.basis is not None:
         known, spent = KnownSubspace.of(H, *goal.basis), 0
     else:

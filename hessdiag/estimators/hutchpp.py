@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from hessdiag.curvature.operator import SymmetricOperator
-from hessdiag.errors import UsageError
 from hessdiag.estimators.intervals import FIRST_LOOK
 from hessdiag.estimators.sampling import Sampling
 from hessdiag.estimators.sketch import LEAST_TESTS, Sketch
@@ -17,7 +16,6 @@ from hessdiag.results import TraceResult
 __all__ = ["PILOT", "SketchAndProbes", "hutchpp_steps"]
 
 PILOT = 8  # probes
-_LEAST = 4  # one test vector, and two probes
 _FORESEEN = 100  # test vectors
 
 
@@ -32,16 +30,9 @@ def hutchpp_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     fresh probes for every batch.
     Cost: to 1 % of a trained network's trace 30 to 100 products; memory for two vectors for each one of Q.
 
-    Raises:
-        UsageError: fewer than 4 products allowed.
-
     Source: Meyer, Musco, Musco, Woodruff 2021 (arXiv 2010.09649); growing as it pays: Persson, Cortinovis,
     Kressner 2022 (arXiv 2109.10659).
     """
-    if goal.max_matvecs < _LEAST:
-        raise UsageError(
-            f"max_matvecs: found {goal.max_matvecs}, expected at least {_LEAST} for hutch++, or method hutchinson"
-        )
     both = SketchAndProbes(H, goal, goal.max_matvecs)
     yield from both.begin()
     while both.pays():

@@ -20,9 +20,8 @@ from hessdiag.estimators.steps import OutOfTime, Steps
 from hessdiag.estimators.trace_goal import Traced, TraceGoal
 from hessdiag.results import TracePart, TraceResult
 
-__all__ = ["FEWEST_PASSES", "split_or_whole_steps", "split_steps"]
+__all__ = ["split_or_whole_steps", "split_steps"]
 
-FEWEST_PASSES = 4  # two draws and two probes: one alone has no error
 _FIRST_DRAWS = 2
 _FIRST_DEGREES = 8  # of freedom of R's first variance, which the next look is planned by
 _SPENT_AT_A_LOOK = 1 / 3  # of the error probability that is left
@@ -53,7 +52,7 @@ def split_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     Cost: a gradient for each draw, a product for each probe; both count towards ``max_matvecs``.
 
     Raises:
-        UsageError: there is no split, and why; or fewer than four passes are allowed.
+        UsageError: there is no split, and why.
         NoSplit: the loss is not convex in one of the batches.
     """
     job = _Split(H, goal)
@@ -89,11 +88,6 @@ class _Split:
         split = H.split
         if not split.available:
             raise UsageError(f"method: found gauss-newton, but {split.reason}: choose auto")
-        if goal.max_matvecs < FEWEST_PASSES:
-            raise UsageError(
-                f"max_matvecs: found {goal.max_matvecs}, expected at least {FEWEST_PASSES} for method gauss-newton: "
-                "two samples of each part"
-            )
         self._H, self._goal, self._compare = H, goal, compare
         self._columns = split.columns
         self._gauss = GaussNewtonTrace(len(H.groups), goal.seed)

@@ -18,6 +18,7 @@ from hessdiag.estimators.trace_auto import auto_steps
 from hessdiag.estimators.trace_goal import ROUNDINGS, TraceGoal
 from hessdiag.estimators.xtrace import xtrace_steps
 from hessdiag.results import TraceResult
+from hessdiag.spec.names import FEWEST_MATVECS
 
 __all__ = ["ROUNDINGS", "trace", "trace_steps"]
 
@@ -93,5 +94,8 @@ def trace_steps(
     """:func:`trace` as steps, to run beside other estimators."""
     if method not in METHODS:
         raise UsageError(f"method: found {method!r}, expected one of {', '.join(METHODS)}")
+    fewest = FEWEST_MATVECS[method]
+    if max_matvecs < fewest:
+        raise UsageError(f"max_matvecs: found {max_matvecs}, expected at least {fewest} for method {method}")
     goal = TraceGoal(rtol=rtol, max_matvecs=max_matvecs, confidence=confidence, seed=seed, probes=probes, basis=basis)
     return METHODS[method](H, goal)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from hessdiag.curvature.gauss_newton import NoSplit
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.estimators.choice import fallback_steps
-from hessdiag.estimators.split_trace import FEWEST_PASSES, split_or_whole_steps
+from hessdiag.estimators.split_trace import split_or_whole_steps
 from hessdiag.estimators.steps import Steps
 from hessdiag.estimators.trace_goal import TraceGoal
 from hessdiag.results import TraceResult
+from hessdiag.spec.names import FEWEST_MATVECS
 
 __all__ = ["auto_steps"]
 
@@ -22,7 +23,7 @@ def auto_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
     """
     split = H.split
     why_not = split.reason or f"max_matvecs {goal.max_matvecs} is too few for the Gauss-Newton split"
-    if split.available and goal.max_matvecs >= FEWEST_PASSES:
+    if split.available and goal.max_matvecs >= FEWEST_MATVECS["gauss-newton"]:
         try:
             split_result = yield from split_or_whole_steps(H, goal)
             return replace(split_result, reason=_joined("the loss is convex in the outputs", split_result.reason))

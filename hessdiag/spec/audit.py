@@ -29,7 +29,15 @@ from hessdiag.spec.fields import (
     expected,
     one_of,
 )
-from hessdiag.spec.names import DEFAULT_SIGMAS, Distribution, EigenvalueMethod, GapEstimator, GapNoise, TraceMethod
+from hessdiag.spec.names import (
+    DEFAULT_SIGMAS,
+    FEWEST_MATVECS,
+    Distribution,
+    EigenvalueMethod,
+    GapEstimator,
+    GapNoise,
+    TraceMethod,
+)
 from hessdiag.spec.quantities import (
     MEMORY_FORMS,
     MEMORY_PATTERN,
@@ -78,6 +86,15 @@ class TraceSpec(StrictModel):
         default=0.05, description="Stop when the half-width of the 95 % interval is at most rtol times |value|."
     )
     max_matvecs: Whole2 = Field(default=2000, description="The most passes over the data: products and gradients.")
+
+    @field_validator("max_matvecs")
+    @classmethod
+    def _enough_passes(cls, allowed: int, info: ValidationInfo) -> int:
+        """For a standard error."""
+        method = info.data.get("method", "auto")
+        if allowed < FEWEST_MATVECS[method]:
+            raise expected(f"at least {FEWEST_MATVECS[method]} for method {method}")
+        return allowed
 
 
 def _read_sigma(value: Any) -> Any:

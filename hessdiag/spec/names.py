@@ -6,6 +6,7 @@ from typing import Literal
 
 __all__ = [
     "DEFAULT_SIGMAS",
+    "FEWEST_MATVECS",
     "Adapter",
     "DataFormat",
     "Distribution",
@@ -39,6 +40,16 @@ TraceMethod = Literal["auto", "gauss-newton", "hutchinson", "hutch++", "xtrace",
 GapEstimator = Literal["two-sided", "one-sided"]
 GapNoise = Literal["per-batch", "shared"]
 Distribution = Literal["gaussian", "laplace", "uniform", "binomial"]
+
+FEWEST_MATVECS: dict[str, int] = {
+    "auto": 2,
+    "hutchinson": 2,
+    "deflated": 3,  # a vector, and two probes outside it
+    "gauss-newton": 4,  # two draws and two probes
+    "hutch++": 4,  # a test vector, the product of its range, and two probes
+    "xtrace": 6,  # three test vectors: the jackknife leaves out two
+}
+"""Passes without which a method of the trace has no standard error."""
 
 DEFAULT_SIGMAS = (0.008, 0.01, 0.012)
 """The paper's search range for the noise of training (arXiv 2306.08553)."""

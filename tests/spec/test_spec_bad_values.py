@@ -38,6 +38,8 @@ BAD = [
     ("audit: {eigenvalues: {rtol: §0}}", "audit.eigenvalues.rtol: found 0, expected a finite number greater than 0"),
     ("audit: {eigenvalues: {rtol: §.inf}}", "audit.eigenvalues.rtol: found .inf, expected a finite number greater than 0"),
     ("audit: {trace: {max_matvecs: §1}}", "audit.trace.max_matvecs: found 1, expected a whole number of at least 2"),
+    ("audit: {trace: {method: xtrace, max_matvecs: §5}}", "audit.trace.max_matvecs: found 5, expected at least 6 for method xtrace"),
+    ("audit: {trace: {max_matvecs: §3, method: hutch++}}", "audit.trace.max_matvecs: found 3, expected at least 4 for method hutch++"),
     ("audit: {density: {steps: §1}}", "audit.density.steps: found 1, expected a whole number of at least 2"),
     ("audit: {density: {probes: §0}}", "audit.density.probes: found 0, expected a whole number of at least 1"),
     ("audit: {density: {points: §15}}", "audit.density.points: found 15, expected a whole number of at least 16"),
