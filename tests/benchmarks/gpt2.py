@@ -18,7 +18,7 @@ from hessdiag.estimators.trace import trace_steps
 from tests.benchmarks.networks import Transformer
 from tests.benchmarks.page import Target, number, section, table
 
-TOKENS, LENGTH, SEQUENCES = 2048, 256, 1  # in micro-batches of SEQUENCES texts of LENGTH tokens: more batches, less noise
+TOKENS, LENGTH, SEQUENCES = 2048, 256, 1  # texts of LENGTH tokens, SEQUENCES a batch: many batches, less noise
 RESIDUAL, RTOL = 1e-2, 3e-2
 BASIS = 2_500_000_000  # bytes for Lanczos vectors: five of them beside what a product takes
 SEARCH = 24  # products for the eigenvalue: its residual takes 10 to 15, the assurance that none is larger many more
