@@ -108,9 +108,9 @@ class _Split:
         yield from self._first()
         self._look()
         while not self._ended():
-            yield from self._pilot()
-            if self._late or self.whole_is_less_work:
-                break
+            if (yield from self._pilot()):
+                self._look()  # the parts are others now
+                continue
             plan = self._plan()
             if not plan.exact and not any(plan.more):
                 break
@@ -154,7 +154,8 @@ class _Split:
             self._error_left *= 1 - _SPENT_AT_A_LOOK
 
     def _ended(self) -> bool:
-        return self._late or self._reach <= self._wanted or self._variance == 0
+        found = self._late or self.whole_is_less_work
+        return found or self._reach <= self._wanted or self._variance == 0
 
     def result(self) -> TraceResult:
         """The record."""
@@ -268,11 +269,16 @@ class _Split:
         work = float(more @ np.array([one.cost for one in sampled])) + (self._columns if exact else 0)
         return _Plan(more.tolist(), exact, work)
 
-    def _pilot(self) -> Steps[None]:
-        """Once, if R will take many products: find where it is large, and whether H would take fewer."""
-        products = sum(self._plan().more[1:])
-        if self._pilot_done or products < max(_PILOT_PAYS, len(self._H.groups) / 2):
-            return
+    @property
+    def _products_ahead(self) -> float:
+        """Of R, by what is known now, as far as the budget goes: no matter how far the next plan goes."""
+        ahead = self._for([part.sampled for part in self._parts], exact=False).more[1:]
+        return min(sum(ahead), self._goal.max_matvecs - self.passes)
+
+    def _pilot(self) -> Steps[bool]:
+        """Once, if R will take many products: find where it is large, and whether H would take fewer; whether now."""
+        if self._pilot_done or self._products_ahead < max(_PILOT_PAYS, len(self._H.groups) / 2):
+            return False
         self._pilot_done = True
         whole = PooledForms(self._H, self._goal.rademacher(self._H), range(len(self._H.groups)), part="hessian")
         wanted: list[Request] = [ResidualBlocks(self._goal.seed)]
@@ -280,12 +286,13 @@ class _Split:
             wanted.append(whole.more(self._first_probes))
         answers = yield from self._ask(*wanted)
         if answers is None:
-            return
+            return True
         yield from self._apart(answers[0].numpy())
         if self._compare:
             whole.take(answers[1])
             self.products += self._first_probes
             self.whole_is_less_work = self._for([whole.sampled], exact=False).work < self._plan().work
+        return True
 
     def _apart(self, blocks: np.ndarray) -> Steps[None]:
         """Give probes to sets of tensors apart where that is less work; ``blocks``: ||R_gh||_F^2 on some examples."""

@@ -109,6 +109,15 @@ def test_probes_live_on_sets_of_tensors_where_that_is_less_work() -> None:
     assert covered(apart, H.trace) >= 0.8
 
 
+def test_a_network_of_many_tensors_does_not_wait_for_the_pilot() -> None:
+    """What the first plan may grow to is less than the pilot wants to see ahead."""
+    H = network_like_split((2,) * 140, batches=8, residual=3.0, without=range(1, 140))
+    results = measured(H, 5, rtol=0.02)
+    assert all(result.converged and "of tensors" in result.reason for result in results)
+    assert all(result.matvecs < 30 for result in results)
+    assert covered(results, H.trace) >= 0.8
+
+
 def coupled() -> SplitOperator:
     """R couples tensors 0 and 2, and has blocks of its own there that are small, and none on 1 and 3."""
     H = network_like_split((40, 10, 40, 10), without=[1, 3], residual=0.8)
