@@ -62,8 +62,8 @@ def gpt2(quick: bool) -> str:
                 (high - low) / 2 / abs(found["trace"]),
                 RTOL,
                 at_least=False,
-                because="at random weights parts of either sign nearly cancel in the trace, and one probe's form varies "
-                "by several times what is left: thousands of products",
+                because="at random weights parts of either sign nearly cancel in the trace, and one probe's form "
+                "varies by several times what is left: thousands of products",
             ),
             Target(
                 "residual over the eigenvalue",
