@@ -18,7 +18,7 @@ STDERR = 0.03  # of the gap
 LEAST = 8  # draws
 DRAWS = 64  # from which the spreads are taken
 SIGMAS = {"digits": 0.02, "cnn": 0.001, "gpt": 0.01, "gelu": 0.01, "tanh": 0.01, TINY: 0.01}
-_EASY = "where the loss's gradient is small beside sigma, one-sided takes but a hundred passes itself"
+_EASY = "where the gap varies little from draw to draw, one-sided takes but a hundred passes itself"
 
 
 @dataclass(frozen=True)
