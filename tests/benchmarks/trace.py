@@ -209,12 +209,13 @@ def _costs(row: _Row) -> list[str]:
 
 def _targets(rows: list[_Row]) -> list[Target]:
     found = []
-    for peer, bound in (("hutchinson", 50), ("xtrace", 2)):
+    for name, bound in (("Hutchinson", 50), ("XTrace", 2)):
+        peer = name.lower()
         gains = [getattr(row, peer) * row.prices.product / row.ours for row in rows]
         clock = [getattr(row, peer) * row.prices.product * row.prices.gradient / row.seconds for row in rows]
         for unit, values in (("gradient passes", gains), ("seconds", clock)):
             for where, figure in (("median over the networks", median(values)), ("the worst network", min(values))):
-                what = f"{peer.capitalize()} over hessdiag in {unit}, {where}"
+                what = f"{name} over hessdiag in {unit}, {where}"
                 found.append(Target(what, figure, bound, because=_BECAUSE[unit]))
     return found
 
