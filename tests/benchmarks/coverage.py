@@ -52,8 +52,8 @@ def coverage(quick: bool) -> str:
         f"`trace(H, rtol={RTOL}, max_matvecs={PRODUCTS})` over {SEEDS} seeds on stored Hessians, one matrix for each "
         "batch (output draws from the live network): how many intervals hold the trace, and their median width over "
         "the ideal one, 2 * 1.96 times the root mean square error of the estimates themselves. Below: that error "
-        f"relative to the trace, and the mean number of products. The stored matrices are float32, so the trace is known "
-        f"to {EXACT:g} only. {ABOUT}",
+        "relative to the trace, and the mean number of products. The stored matrices are float32, so the trace is "
+        f"known to {EXACT:g} only. {ABOUT}",
         table(["coverage, width", *METHODS], rows),
         table(["error, products", *METHODS], spent),
         _targets(list(cells.values())),
