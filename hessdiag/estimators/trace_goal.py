@@ -17,7 +17,7 @@ from hessdiag.results import GroupTrace, TraceResult
 
 __all__ = ["ROUNDINGS", "TraceGoal", "Traced"]
 
-ROUNDINGS = 5  # of what products are computed in: 6e-7 in float32, the floor of an interval's relative half-width
+ROUNDINGS = 2.5  # of what products are computed in: 3e-7 in float32, the floor of an interval's relative half-width
 _REACH = 2.6  # standard errors on each side
 
 
