@@ -10,7 +10,6 @@ network fits its data, and has no diagonal at all where the network is piecewise
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -71,9 +70,7 @@ class GaussNewton:
         """The convex form has the loss's value; if it has not its gradient, it is another function of the weights."""
         if self.loss is self.problem.loss:
             return
-        converted = copy.copy(self.problem)
-        converted.loss = self.loss
-        own, other = self.problem.batch_gradient(batch), converted.batch_gradient(batch)
+        own, other = (p.batch_gradient(batch) for p in (self.problem, self.problem.with_loss(self.loss)))
         tolerance = _BF16_AGREES if self.problem.model_dtype is torch.bfloat16 else _AGREES
         if torch.linalg.vector_norm(own - other) > tolerance * torch.linalg.vector_norm(own):
             raise NoSplit("the outputs' normaliser does not follow the weights (look for .detach() in log_softmax)")

@@ -30,7 +30,7 @@ from hessdiag.curvature.requests import (
 from hessdiag.curvature.residual import BlockNorms, DiagonalSearch, linearize_residual
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.problem import Batch
-from hessdiag.problem.compiled import compiled_allowed
+from hessdiag.problem.compiled import compiled
 
 if TYPE_CHECKING:
     from hessdiag.curvature.hessian import HessianOperator
@@ -221,9 +221,8 @@ class _DisplacedLosses(Worker):
         self._shared: dict[int, Tensor] = {}
 
     def work(self, batch: Batch, graphs: Graphs) -> None:
-        evaluated = self.problem.compiled if self.request.compiled else self.problem
-        allowed = compiled_allowed() if self.request.compiled else nullcontext()
-        with self.problem.displacing() as displace, torch.no_grad(), allowed:
+        way = compiled(self.problem) if self.request.compiled else nullcontext(self.problem)
+        with self.problem.displacing() as displace, torch.no_grad(), way as evaluated:
             self.at_weights[batch.index] = evaluated.batch_totals(batch)[0]
             self.count("forward", 1)
             for place, probe in enumerate(self.request.probes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +80,7 @@ class _Part:
 
 
 def _of_slopes(problem: Problem, c: Tensor, engine: Engine, batch: Batch) -> _Part:
-    linear = copy.copy(problem)
-    linear.loss = _LinearLoss(c)
+    linear = problem.with_loss(_LinearLoss(c))
     return _Part(linear, batch, engine.linearize(linear, batch))
 
 

@@ -154,8 +154,8 @@ class _Split:
             self._error_left *= 1 - _SPENT_AT_A_LOOK
 
     def _ended(self) -> bool:
-        found = self._late or self.whole_is_less_work
-        return found or self._reach <= self._wanted or self._variance == 0
+        given_up = self._late or self.whole_is_less_work
+        return given_up or self._reach <= self._wanted or self._variance == 0
 
     def result(self) -> TraceResult:
         """The record."""

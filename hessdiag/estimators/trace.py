@@ -15,12 +15,12 @@ from hessdiag.estimators.probes import Probes
 from hessdiag.estimators.split_trace import split_steps
 from hessdiag.estimators.steps import Steps, run
 from hessdiag.estimators.trace_auto import auto_steps
-from hessdiag.estimators.trace_goal import ROUNDINGS, TraceGoal
+from hessdiag.estimators.trace_goal import TraceGoal
 from hessdiag.estimators.xtrace import xtrace_steps
 from hessdiag.results import TraceResult
 from hessdiag.spec.names import FEWEST_MATVECS
 
-__all__ = ["ROUNDINGS", "trace", "trace_steps"]
+__all__ = ["trace", "trace_steps"]
 
 METHODS: dict[str, Callable[[SymmetricOperator, TraceGoal], Steps[TraceResult]]] = {
     "auto": auto_steps,

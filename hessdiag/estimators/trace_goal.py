@@ -15,9 +15,9 @@ from hessdiag.errors import UsageError
 from hessdiag.estimators.probes import Probes, Stream
 from hessdiag.results import GroupTrace, TraceResult
 
-__all__ = ["ROUNDINGS", "TraceGoal", "Traced"]
+__all__ = ["TraceGoal", "Traced"]
 
-ROUNDINGS = 2.5  # of what products are computed in: 3e-7 in float32, the floor of an interval's relative half-width
+_ROUNDINGS = 2.5  # of what products are computed in: 3e-7 in float32, the floor of an interval's relative half-width
 _REACH = 2.6  # standard errors on each side
 
 
@@ -69,7 +69,7 @@ class TraceGoal:
 
     def rounding(self, H: SymmetricOperator) -> float:
         """The relative half-width below which no interval shrinks."""
-        return ROUNDINGS * torch.finfo(H.precision).eps
+        return _ROUNDINGS * torch.finfo(H.precision).eps
 
     def met(self, value: float, interval: tuple[float, float]) -> bool:
         """Whether an interval is narrow enough."""

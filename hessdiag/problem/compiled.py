@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from hessdiag.errors import MeasurementError
 
-__all__ = ["compiled_allowed"]
+if TYPE_CHECKING:
+    from hessdiag.problem.problem import Problem
+
+__all__ = ["compiled"]
 
 
 @contextmanager
-def compiled_allowed() -> Iterator[None]:
-    """Let compiled models run compiled, which :func:`exact_backends` forbids: a compiled graph has one derivative.
+def compiled(problem: Problem) -> Iterator[Problem]:
+    """The problem with its model compiled, and compiled models let run, which :func:`exact_backends` forbids.
+
+    A compiled graph has one derivative at most: for forward passes alone.
 
     Raises:
         MeasurementError: a model cannot be compiled, or there is no compiler.
@@ -23,7 +29,7 @@ def compiled_allowed() -> Iterator[None]:
 
     with torch.compiler.set_stance("default"):
         try:
-            yield
+            yield problem.compiled
         except TorchDynamoException as error:
             why = " ".join(str(error).split("\n\n")[0].split())  # what comes after is for torch's developers
             raise MeasurementError(f"compile: the model cannot be compiled ({why}): leave compile out") from error

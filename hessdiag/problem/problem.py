@@ -158,9 +158,15 @@ class Problem:
             outputs = functional_call(self.model, placed, args, kwargs, tie_weights=False)
         return outputs if isinstance(self.loss, ModelLoss) else _logits(outputs)
 
+    def with_loss(self, loss: Loss) -> Problem:
+        """The same model and data with another loss."""
+        other = copy.copy(self)
+        other.loss = loss
+        return other
+
     @functools.cached_property
     def compiled(self) -> Problem:
-        """The same problem, its model through ``torch.compile``: for forward passes, within ``compiled_allowed``."""
+        """The same problem, its model through ``torch.compile``; :mod:`hessdiag.problem.compiled` lets it run."""
         model, other = self.model, copy.copy(self)
         # A function around the model: on a module torch.compile would leave a mark.
         other.model = cast(nn.Module, torch.compile(lambda *args, **kwargs: model(*args, **kwargs)))

@@ -13,7 +13,7 @@ from hessdiag.curvature.dense import dense_hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
 from hessdiag.estimators.probes import Probes, Stream
-from hessdiag.estimators.trace import ROUNDINGS
+from hessdiag.estimators.trace_goal import TraceGoal
 from hessdiag.problem import Problem
 from hessdiag.results import SECTIONS, CrosscheckResult, CrosscheckRow, EigenvaluesResult, Report, TraceResult
 from hessdiag.spec.schema import AuditSpec
@@ -77,7 +77,7 @@ def crosscheck(
     if report.eigenvalues is None or report.trace is None:
         raise AssertionError("both were asked for")
     before = problem.meter.read()
-    ours = _Ours(problem, report.eigenvalues, report.trace)
+    ours = _Ours(H, report.eigenvalues, report.trace)
     rows = [*_against_pyhessian(problem, ours, seed), *_against_dense(H, ours, max_dense)]
     result = CrosscheckResult(tuple(rows), seed, problem.meter.read() - before)
     report = replace(report, crosscheck=result, cost=report.cost + result.cost)
@@ -88,9 +88,9 @@ def crosscheck(
 class _Ours:
     """Our numbers, and the rows that compare them."""
 
-    def __init__(self, problem: Problem, found: EigenvaluesResult, estimate: TraceResult) -> None:
+    def __init__(self, H: HessianOperator, found: EigenvaluesResult, estimate: TraceResult) -> None:
         self.trace = estimate
-        self.rounding = ROUNDINGS * torch.finfo(problem.model_dtype).eps * abs(estimate.value)
+        self.rounding = TraceGoal().rounding(H) * abs(estimate.value)
         self.largest = found.largest[0].value
         self.smallest = found.smallest[0].value if found.smallest else None
         ends = [self.largest] if self.smallest is None else [self.largest, self.smallest]
