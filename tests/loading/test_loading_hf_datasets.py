@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -334,6 +335,8 @@ def test_files_that_are_something_else(tmp_path, kind, content):
     with pytest.raises((DataError, UsageError)) as caught:
         list(open_data(tmp_path, f"data.{kind}"))
     assert str(caught.value).startswith(("data.path: ", "data.inputs: found no field 'x'", "data: "))
+    del caught
+    gc.collect()  # a file that was left open is an error here, and not in whichever test comes later
 
 
 def test_bars_and_logs_are_as_before(tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import traceback
@@ -141,10 +142,13 @@ def _damage_told(shown: str) -> Iterator[None]:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Close the files that the library has left open in the frames that an error holds."""
+    """Close the files that the library has left open, in the frames that an error holds and in cycles of its own."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextmanager
