@@ -63,8 +63,8 @@ def counts_for(parts: Sequence[Sampled], wanted: float, level: float) -> np.ndar
     """Counts n_k of samples of each part, (k,), for which the half-width will be ``wanted`` > 0, for the least work."""
     wanted /= math.sqrt(_MARGIN)
     target = (wanted / float(special.ndtri(0.5 + level / 2))) ** 2
-    while half_width(parts, counts := neyman(parts, target), level) > wanted:
-        target *= 0.9
+    while (width := half_width(parts, counts := neyman(parts, target), level)) > wanted:
+        target *= min((wanted / width) ** 2, 0.999)
     return counts
 
 

@@ -28,6 +28,8 @@ _SPENT_AT_A_LOOK = 1 / 3  # of the error probability that is left
 _GROWTH = 32  # at most, from one plan to the next: an early variance may be far off
 _AT_ONCE = 16  # samples of a part between two chances to stop
 _PILOT_PAYS = 24  # products: from here on it is worth knowing where R is large
+_COARSER = 1.002  # at least, from one step to the next of a goal that the budget cannot meet
+_COMPARED_IN = 32  # passes ahead for each one by which R and H are compared
 _EXACT_PAYS = 2  # times the work: an exact part has no error at all
 _GAIN = 0.8  # of the work, or the tensors stay together
 _ROUNDING = 1e-10  # of a column's squared norm: a block below this is zero
@@ -74,11 +76,15 @@ def split_or_whole_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceRe
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to take before the next look: more samples of each part, and whether all directions of G."""
+    """What to take before the next look: more samples of each part, and all ``directions`` of G or none (0)."""
 
     more: Sequence[int]
-    exact: bool
+    directions: int
     work: float  # until the goal is met, in gradients
+
+    @property
+    def passes(self) -> int:
+        return sum(self.more) + self.directions
 
 
 class _Split:
@@ -103,6 +109,11 @@ class _Split:
         """Gradients and products spent."""
         return self._gauss.passes + self.products
 
+    @property
+    def _left(self) -> int:
+        """Of the budget."""
+        return self._goal.max_matvecs - self.passes
+
     def measured(self) -> Steps[None]:
         """Sample until the goal is met, or nothing is left to try."""
         yield from self._first()
@@ -112,7 +123,7 @@ class _Split:
                 self._look()  # the parts are others now
                 continue
             plan = self._plan()
-            if not plan.exact and not any(plan.more):
+            if not plan.passes:
                 break
             yield from self._carry_out(plan)
             self._look()
@@ -201,7 +212,7 @@ class _Split:
             )
             return
         everywhere = PooledForms(self._H, self._goal.rademacher(self._H), range(len(self._H.groups)))
-        count = min(self._first_probes, self._goal.max_matvecs - self.passes)
+        count = min(self._first_probes, self._left)
         everywhere.take((yield everywhere.more(count, vital=True)))
         self.products += count
         self._residual = [everywhere]
@@ -213,7 +224,7 @@ class _Split:
     def _carry_out(self, plan: _Plan) -> Steps[None]:
         """Take the planned samples, some at a time, so that a deadline is kept."""
         more = list(plan.more)
-        if plan.exact:
+        if plan.directions:
             answers = yield from self._ask(self._gauss.exactly(self._columns, expect=sum(more)))
             if answers is None:
                 return
@@ -230,10 +241,13 @@ class _Split:
         answers = yield from self._ask(*(part.more(count, expect=expect / len(asked)) for part, count in asked))
         if answers is None:
             return False
+        self._take_in(asked, answers)
+        return True
+
+    def _take_in(self, asked: Sequence[tuple[GaussNewtonTrace | PooledForms, int]], answers: Sequence[Any]) -> None:
         for (part, count), answer in zip(asked, answers, strict=True):
             part.take(answer)
             self.products += count if isinstance(part, PooledForms) else 0
-        return True
 
     def _ask(self, *requests: Request) -> Steps[list[Any] | None]:
         try:
@@ -247,72 +261,105 @@ class _Split:
 
     def _plan(self) -> _Plan:
         """The least work that gets there, as far as the budget goes and an early variance can be trusted."""
-        left = self._goal.max_matvecs - self.passes
         sampled = [part.sampled for part in self._parts]
-        taken = np.array([one.taken for one in sampled])
-        plan = self._for(sampled, exact=False)
-        if not self._gauss.exact and 0 < self._columns <= left:
-            known = replace(sampled[0], variance=0.0)
-            exactly = self._for([known, *sampled[1:]], exact=True)
-            if exactly.work <= _EXACT_PAYS * plan.work:
-                plan, left = exactly, left - self._columns
-        more = np.minimum(plan.more, (_GROWTH - 1) * taken)
-        if more.sum() > left:
-            more = np.floor(more * (left / more.sum()))
+        wanted, taken = self._wanted, sum(part.taken for part in sampled)
+        while (plan := self._cheapest(sampled, wanted)).passes > self._left:
+            # What is left goes to where it does most; counts are about as 1/wanted^2.
+            wanted *= max(_COARSER, math.sqrt((taken + plan.passes) / (taken + self._left)))
+        more = [min(count, (_GROWTH - 1) * part.taken) for count, part in zip(plan.more, sampled, strict=True)]
         if more[0] == 1:  # a draw by itself has no variance
-            more[0] = 2 if more.sum() < left else 0
-        return replace(plan, more=[int(count) for count in more])
+            more[0] = 2 if plan.passes < self._left else 0
+        return replace(plan, more=more)
 
-    def _for(self, sampled: list[Sampled], *, exact: bool) -> _Plan:
-        counts = counts_for(sampled, self._wanted, self._next_level)
+    def _cheapest(self, sampled: list[Sampled], wanted: float) -> _Plan:
+        """With all directions of G, if the budget allows them and they are at most twice the work; else with draws."""
+        plan = self._for(sampled, wanted)
+        if not self._gauss.exact and 0 < self._columns <= self._left:
+            exactly = self._for([replace(sampled[0], variance=0.0), *sampled[1:]], wanted, self._columns)
+            if exactly.work <= _EXACT_PAYS * plan.work:
+                return exactly
+        return plan
+
+    def _for(self, sampled: list[Sampled], wanted: float, directions: int = 0) -> _Plan:
+        counts = counts_for(sampled, wanted, self._next_level)
         more = counts - np.array([one.taken for one in sampled])
-        work = float(more @ np.array([one.cost for one in sampled])) + (self._columns if exact else 0)
-        return _Plan(more.tolist(), exact, work)
+        work = float(more @ np.array([one.cost for one in sampled])) + directions
+        return _Plan([int(count) for count in more], directions, work)
 
     @property
-    def _products_ahead(self) -> float:
+    def _products_ahead(self) -> int:
         """Of R, by what is known now, as far as the budget goes: no matter how far the next plan goes."""
-        ahead = self._for([part.sampled for part in self._parts], exact=False).more[1:]
-        return min(sum(ahead), self._goal.max_matvecs - self.passes)
+        ahead = self._for([part.sampled for part in self._parts], self._wanted).more[1:]
+        return min(sum(ahead), self._left)
+
+    # -- the pilot -----------------------------------------------------------------------------------------
 
     def _pilot(self) -> Steps[bool]:
         """Once, if R will take many products: find where it is large, and whether H would take fewer; whether now."""
         if self._pilot_done or self._products_ahead < max(_PILOT_PAYS, len(self._H.groups) / 2):
             return False
         self._pilot_done = True
-        whole = PooledForms(self._H, self._goal.rademacher(self._H), range(len(self._H.groups)), part="hessian")
-        wanted: list[Request] = [ResidualBlocks(self._goal.seed)]
-        if self._compare:
-            wanted.append(whole.more(self._first_probes))
-        answers = yield from self._ask(*wanted)
+        (everywhere,) = self._residual
+        whole = PooledForms(self._H, self._goal.rademacher(self._H), everywhere.tensors, part="hessian")
+        first = [(whole, everywhere.taken)] if self._compare else []
+        answers = yield from self._ask(ResidualBlocks(self._goal.seed), *(part.more(count) for part, count in first))
         if answers is None:
             return True
-        yield from self._apart(answers[0].numpy())
-        if self._compare:
-            whole.take(answers[1])
-            self.products += self._first_probes
-            self.whole_is_less_work = self._for([whole.sampled], exact=False).work < self._plan().work
+        self._take_in(first, answers[1:])
+        blocks = answers[0].numpy()
+        if self._compare and (yield from self._is_less(whole, blocks)):
+            self.whole_is_less_work = True
+        elif not self._late and (sets := self._sets_of_tensors(blocks)[0]):
+            yield from self._apart(sets)
         return True
 
-    def _apart(self, blocks: np.ndarray) -> Steps[None]:
-        """Give probes to sets of tensors apart where that is less work; ``blocks``: ||R_gh||_F^2 on some examples."""
+    def _is_less(self, whole: PooledForms, blocks: np.ndarray) -> Steps[bool]:
+        """Whether H is less work than the split; both have the same probes, so one sample compares the variances."""
+        alone, split = self._alone_and_split(whole, blocks)
+        ahead = min(alone.passes, split.passes, self._left)
+        more = min(ahead // _COMPARED_IN, _AT_ONCE) - whole.taken
+        if more > 0:
+            both = [(whole, more), (self._residual[0], more)]
+            answers = yield from self._ask(*(part.more(more) for part, more in both))
+            if answers is None:
+                return False
+            self._take_in(both, answers)
+            alone, split = self._alone_and_split(whole, blocks)
+        if min(alone.passes, split.passes) <= self._left:
+            return alone.work < split.work
+        return alone.passes < split.passes  # neither gets there: whatever comes closer
+
+    def _alone_and_split(self, whole: PooledForms, blocks: np.ndarray) -> tuple[_Plan, _Plan]:
+        """What it takes from here on H, and on G and R with probes on sets of tensors."""
+        everywhere = self._residual[0].sampled
+        residual = replace(everywhere, variance=self._sets_of_tensors(blocks)[1] * everywhere.variance)
+        split = self._cheapest([self._gauss.sampled, residual], self._wanted)
+        return self._for([whole.sampled], self._wanted), split
+
+    def _sets_of_tensors(self, blocks: np.ndarray) -> tuple[list[list[int]], float]:
+        """The sets that probes should live on, and their share of the variance for the same work; none: ([], 1).
+
+        Args:
+            blocks: ||R_gh||_F^2 on some examples, (g, g).
+        """
         (everywhere,) = self._residual
         needed = _with_a_block(blocks)
         of_needed = blocks[np.ix_(needed, needed)]
-        probes = counts_for([everywhere.sampled], self._wanted, self._next_level)[0]
+        probes = min(counts_for([everywhere.sampled], self._wanted, self._next_level)[0], self._left)
         least = self._first_probes / probes * math.sqrt(2 * blocks.sum())
         sets = [[needed[index] for index in some] for some in partition(of_needed, least)]
         work = sum(max(math.sqrt(2 * blocks[np.ix_(some, some)].sum()), least) for some in sets) ** 2
-        if work > _GAIN * 2 * blocks.sum():
-            return
+        share = work / (2 * blocks.sum())
+        return (sets, share) if share <= _GAIN else ([], 1.0)
+
+    def _apart(self, sets: list[list[int]]) -> Steps[None]:
+        """Probes on sets of tensors from here on, in place of those on all of them."""
         draw = self._goal.rademacher(self._H)
-        apart = [PooledForms(self._H, draw, some, first=everywhere.taken) for some in sets]
+        apart = [PooledForms(self._H, draw, some, first=self._residual[0].taken) for some in sets]
         answers = yield from self._ask(*(one.more(self._first_probes) for one in apart))
         if answers is None:
             return
-        for one, answer in zip(apart, answers, strict=True):
-            one.take(answer)
-        self.products += self._first_probes * len(apart)
+        self._take_in([(one, self._first_probes) for one in apart], answers)
         self._residual = apart
         where = "one set" if len(apart) == 1 else f"{len(apart)} sets"
         self._found.append(f"the residual part's probes live on {where} of tensors")

@@ -16,7 +16,7 @@ from hessdiag.curvature import DenseOperator, HessianOperator, dense_hessian
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.estimators.steps import run_together
 from hessdiag.estimators.trace import trace, trace_steps
-from hessdiag.problem import Problem
+from hessdiag.problem import Group, Problem
 from hessdiag.results import TraceResult
 
 D = torch.float64
@@ -144,9 +144,45 @@ def test_where_h_varies_less_than_r_it_is_taken_whole() -> None:
     assert all(result.matvecs == result.cost.hvp for result in results)
 
 
-@pytest.mark.parametrize("maximum", [4, 5, 10, 40])
-def test_the_budget_holds_gradients_and_products(maximum: int) -> None:
-    H = network_like_split(SIZES, residual=3.0)
+def test_a_small_budget_is_not_spent_on_the_choice() -> None:
+    """R has less variance on twenty tensors apart, H less still, and 64 products are no more than three for each."""
+    H = cancelling_between_tensors()
+    errors = {}
+    for method in ("auto", "hutchinson"):
+        results = measured(H, 40, method=method, rtol=1e-3, max_matvecs=64)
+        assert all(result.cost.passes <= 64 for result in results)
+        errors[method] = np.sqrt(np.mean([(result.value - H.trace) ** 2 for result in results]))
+    assert errors["auto"] <= 1.25 * errors["hutchinson"]
+
+
+def cancelling_between_tensors(tensors: int = 20, size: int = 6, batches: int = 5) -> SplitOperator:
+    """H is diagonal but for small blocks on the tensors; G couples tensors, and R takes that back."""
+    half = tensors * size // 2
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.cat([torch.eye(half, dtype=D), torch.eye(half, dtype=D).roll(size, 0)], 1)
+    blocks = [torch.randn(size, size, generator=generator, dtype=D) / 10 for _ in range(tensors)]
+    within = torch.block_diag(*[block + block.T for block in blocks])
+    G = rows.T @ rows
+    residual = within - (G - torch.diag(G.diagonal()))
+    groups = [Group(f"tensor{i}", size) for i in range(tensors)]
+    return SplitOperator([rows.view(half // size, size, -1)] * batches, [residual] * batches, groups)
+
+
+def test_what_is_left_of_a_budget_goes_where_the_variance_is() -> None:
+    H = network_like_split(SIZES, columns=300, examples=2, residual=0.02)
+    result = trace(H, method="gauss-newton", rtol=1e-6, max_matvecs=200)
+    assert result.gauss_newton is not None
+    assert result.residual is not None
+    spreads = [part.stderr * part.passes**0.5 for part in (result.gauss_newton, result.residual)]
+    best = sum(spreads) ** 2 / 200  # of all ways to share the passes
+    assert result.stderr**2 <= 1.15 * best
+
+
+@pytest.mark.parametrize("maximum", [4, 5, 10, 40, 70])
+@pytest.mark.parametrize(
+    "H", [network_like_split(SIZES, residual=3.0), cancelling_between_tensors(batches=1)], ids=["random", "cancelling"]
+)
+def test_the_budget_holds_gradients_and_products(H: SplitOperator, maximum: int) -> None:
     for seed in range(10):
         result = trace(H, method="gauss-newton", rtol=1e-6, max_matvecs=maximum, seed=seed)
         assert result.cost.gradient + result.cost.hvp <= maximum
