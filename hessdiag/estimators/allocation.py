@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-__all__ = ["Sampled", "counts_for", "degrees_together", "half_width", "neyman", "partition"]
+__all__ = ["Sampled", "counts_for", "degrees_together", "half_width", "neyman", "partition", "sets_apart"]
 
+_GAIN = 0.8  # of the work, or the tensors stay together
+_ROUNDING = 1e-10  # of a column's squared norm: a block below this is zero
 _MARGIN = 1.1  # on the variance planned for: a plan that just fails costs another look
 
 
@@ -88,6 +90,31 @@ def neyman(parts: Sequence[Sampled], target: float) -> np.ndarray:
             break
         free &= ~settled  # more variance is left for the others: fewer samples of them, and perhaps more settled
     return np.ceil(counts)
+
+
+def sets_apart(blocks: np.ndarray, first: int, probes: int) -> tuple[list[list[int]], float]:
+    """Sets of tensors for probes that live on one set at a time, and their share of the work; ([], 1.0): stay together.
+
+    Args:
+        blocks: squared norms ||R_gh||_F^2, (g, g). A tensor whose own block is zero is in no set.
+        first: probes that any set takes.
+        probes: that are needed, or can be had, on all tensors together.
+    """
+    together = math.sqrt(2 * float(blocks.sum()))
+    if not together:
+        return [], 1.0
+    needed = _with_a_block(blocks)
+    least = first / probes * together
+    sets = [[needed[index] for index in some] for some in partition(blocks[np.ix_(needed, needed)], least)]
+    spreads = [max(math.sqrt(2 * float(blocks[np.ix_(some, some)].sum())), least) for some in sets]
+    share = (sum(spreads) / together) ** 2
+    return (sets, share) if share <= _GAIN else ([], 1.0)
+
+
+def _with_a_block(blocks: np.ndarray) -> list[int]:
+    """The tensors whose own block may not be zero; one that no example used is among them."""
+    column = blocks.max(0)
+    return [g for g in range(len(blocks)) if column[g] == 0 or blocks[g, g] > _ROUNDING * column[g]]
 
 
 def partition(blocks: np.ndarray, least: float = 0.0) -> list[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from hessdiag.curvature.gauss_newton import NoSplit
 from hessdiag.curvature.operator import SymmetricOperator
 from hessdiag.curvature.requests import Request, ResidualBlocks, ResidualDiagonal
 from hessdiag.errors import UsageError
-from hessdiag.estimators.allocation import Sampled, counts_for, half_width, partition
+from hessdiag.estimators.allocation import Sampled, half_width, sets_apart
 from hessdiag.estimators.hutchinson import hutchinson_steps
 from hessdiag.estimators.split_parts import GaussNewtonTrace, PooledForms
+from hessdiag.estimators.split_plans import Plan, Planner
 from hessdiag.estimators.steps import OutOfTime, Steps
 from hessdiag.estimators.trace_goal import Traced, TraceGoal
 from hessdiag.results import TracePart, TraceResult
@@ -25,14 +26,9 @@ __all__ = ["split_or_whole_steps", "split_steps"]
 _FIRST_DRAWS = 2
 _FIRST_DEGREES = 8  # of freedom of R's first variance, which the next look is planned by
 _SPENT_AT_A_LOOK = 1 / 3  # of the error probability that is left
-_GROWTH = 32  # at most, from one plan to the next: an early variance may be far off
 _AT_ONCE = 16  # samples of a part between two chances to stop
 _PILOT_PAYS = 24  # products: from here on it is worth knowing where R is large
-_COARSER = 1.002  # at least, from one step to the next of a goal that the budget cannot meet
 _COMPARED_IN = 32  # passes ahead for each one by which R and H are compared
-_EXACT_PAYS = 2  # times the work: an exact part has no error at all
-_GAIN = 0.8  # of the work, or the tensors stay together
-_ROUNDING = 1e-10  # of a column's squared norm: a block below this is zero
 
 
 def split_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceResult]:
@@ -74,19 +70,6 @@ def split_or_whole_steps(H: SymmetricOperator, goal: TraceGoal) -> Steps[TraceRe
     return replace(whole, matvecs=whole.matvecs + job.products, reason=reason)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What to take before the next look: more samples of each part, and all ``directions`` of G or none (0)."""
-
-    more: Sequence[int]
-    directions: int
-    work: float  # until the goal is met, in gradients
-
-    @property
-    def passes(self) -> int:
-        return sum(self.more) + self.directions
-
-
 class _Split:
     """One measurement under way."""
 
@@ -122,7 +105,7 @@ class _Split:
             if (yield from self._pilot()):
                 self._look()  # the parts are others now
                 continue
-            plan = self._plan()
+            plan = self._planner.affordable(self._sampled)
             if not plan.passes:
                 break
             yield from self._carry_out(plan)
@@ -157,7 +140,7 @@ class _Split:
         return 1 - self._error_left * _SPENT_AT_A_LOOK
 
     def _look(self) -> None:
-        sampled = [part.sampled for part in self._parts]
+        sampled = self._sampled
         taken = np.array([one.taken for one in sampled])
         self._reach = half_width(sampled, taken, self._next_level)
         # Where the spread alone forbids to stop, the value is not looked at and no error probability spent.
@@ -221,7 +204,7 @@ class _Split:
     def _first_probes(self) -> int:
         return 1 + -(-_FIRST_DEGREES // self._H.meter.batches_per_pass)
 
-    def _carry_out(self, plan: _Plan) -> Steps[None]:
+    def _carry_out(self, plan: Plan) -> Steps[None]:
         """Take the planned samples, some at a time, so that a deadline is kept."""
         more = list(plan.more)
         if plan.directions:
@@ -259,38 +242,19 @@ class _Split:
 
     # -- plans ---------------------------------------------------------------------------------------------
 
-    def _plan(self) -> _Plan:
-        """The least work that gets there, as far as the budget goes and an early variance can be trusted."""
-        sampled = [part.sampled for part in self._parts]
-        wanted, taken = self._wanted, sum(part.taken for part in sampled)
-        while (plan := self._cheapest(sampled, wanted)).passes > self._left:
-            # What is left goes to where it does most; counts are about as 1/wanted^2.
-            wanted *= max(_COARSER, math.sqrt((taken + plan.passes) / (taken + self._left)))
-        more = [min(count, (_GROWTH - 1) * part.taken) for count, part in zip(plan.more, sampled, strict=True)]
-        if more[0] == 1:  # a draw by itself has no variance
-            more[0] = 2 if plan.passes < self._left else 0
-        return replace(plan, more=more)
+    @property
+    def _sampled(self) -> list[Sampled]:
+        return [part.sampled for part in self._parts]
 
-    def _cheapest(self, sampled: list[Sampled], wanted: float) -> _Plan:
-        """With all directions of G, if the budget allows them and they are at most twice the work; else with draws."""
-        plan = self._for(sampled, wanted)
-        if not self._gauss.exact and 0 < self._columns <= self._left:
-            exactly = self._for([replace(sampled[0], variance=0.0), *sampled[1:]], wanted, self._columns)
-            if exactly.work <= _EXACT_PAYS * plan.work:
-                return exactly
-        return plan
-
-    def _for(self, sampled: list[Sampled], wanted: float, directions: int = 0) -> _Plan:
-        counts = counts_for(sampled, wanted, self._next_level)
-        more = counts - np.array([one.taken for one in sampled])
-        work = float(more @ np.array([one.cost for one in sampled])) + directions
-        return _Plan([int(count) for count in more], directions, work)
+    @property
+    def _planner(self) -> Planner:
+        directions = 0 if self._gauss.exact else self._columns
+        return Planner(self._wanted, self._next_level, self._left, directions)
 
     @property
     def _products_ahead(self) -> int:
         """Of R, by what is known now, as far as the budget goes: no matter how far the next plan goes."""
-        ahead = self._for([part.sampled for part in self._parts], self._wanted).more[1:]
-        return min(sum(ahead), self._left)
+        return min(sum(self._planner.until_met(self._sampled).more[1:]), self._left)
 
     # -- the pilot -----------------------------------------------------------------------------------------
 
@@ -309,7 +273,7 @@ class _Split:
         blocks = answers[0].numpy()
         if self._compare and (yield from self._is_less(whole, blocks)):
             self.whole_is_less_work = True
-        elif not self._late and (sets := self._sets_of_tensors(blocks)[0]):
+        elif not self._late and (sets := self._sets(blocks)[0]):
             yield from self._apart(sets)
         return True
 
@@ -329,28 +293,17 @@ class _Split:
             return alone.work < split.work
         return alone.passes < split.passes  # neither gets there: whatever comes closer
 
-    def _alone_and_split(self, whole: PooledForms, blocks: np.ndarray) -> tuple[_Plan, _Plan]:
+    def _alone_and_split(self, whole: PooledForms, blocks: np.ndarray) -> tuple[Plan, Plan]:
         """What it takes from here on H, and on G and R with probes on sets of tensors."""
         everywhere = self._residual[0].sampled
-        residual = replace(everywhere, variance=self._sets_of_tensors(blocks)[1] * everywhere.variance)
-        split = self._cheapest([self._gauss.sampled, residual], self._wanted)
-        return self._for([whole.sampled], self._wanted), split
+        residual = replace(everywhere, variance=self._sets(blocks)[1] * everywhere.variance)
+        split = self._planner.cheapest([self._gauss.sampled, residual])
+        return self._planner.until_met([whole.sampled]), split
 
-    def _sets_of_tensors(self, blocks: np.ndarray) -> tuple[list[list[int]], float]:
-        """The sets that probes should live on, and their share of the variance for the same work; none: ([], 1).
-
-        Args:
-            blocks: ||R_gh||_F^2 on some examples, (g, g).
-        """
-        (everywhere,) = self._residual
-        needed = _with_a_block(blocks)
-        of_needed = blocks[np.ix_(needed, needed)]
-        probes = min(counts_for([everywhere.sampled], self._wanted, self._next_level)[0], self._left)
-        least = self._first_probes / probes * math.sqrt(2 * blocks.sum())
-        sets = [[needed[index] for index in some] for some in partition(of_needed, least)]
-        work = sum(max(math.sqrt(2 * blocks[np.ix_(some, some)].sum()), least) for some in sets) ** 2
-        share = work / (2 * blocks.sum())
-        return (sets, share) if share <= _GAIN else ([], 1.0)
+    def _sets(self, blocks: np.ndarray) -> tuple[list[list[int]], float]:
+        """The sets of tensors that probes should live on, and their share of the work."""
+        needed = self._planner.until_met([self._residual[0].sampled])
+        return sets_apart(blocks, self._first_probes, min(needed.passes + self._residual[0].taken, self._left))
 
     def _apart(self, sets: list[list[int]]) -> Steps[None]:
         """Probes on sets of tensors from here on, in place of those on all of them."""
@@ -363,9 +316,3 @@ class _Split:
         self._residual = apart
         where = "one set" if len(apart) == 1 else f"{len(apart)} sets"
         self._found.append(f"the residual part's probes live on {where} of tensors")
-
-
-def _with_a_block(blocks: np.ndarray) -> list[int]:
-    """The tensors whose own block may not be zero; one that no example used is among them."""
-    column = blocks.max(0)
-    return [g for g in range(len(blocks)) if column[g] == 0 or blocks[g, g] > _ROUNDING * column[g]]

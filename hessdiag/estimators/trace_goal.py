@@ -68,7 +68,11 @@ class TraceGoal:
         return self.probes or Probes(H.n, seed=self.seed, stream=Stream.TRACE, device=H.device, dtype=H.dtype)
 
     def rounding(self, H: SymmetricOperator) -> float:
-        """The relative half-width below which no interval shrinks."""
+        """The relative half-width below which no interval shrinks: for the rounding of a trace's sums.
+
+        What the model's own precision does to its outputs comes on top, about eps |z| for logits z of which the loss
+        is nearly certain: 3.4e-7 on a trained convolutional network in float32.
+        """
         return _ROUNDINGS * torch.finfo(H.precision).eps
 
     def met(self, value: float, interval: tuple[float, float]) -> bool:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hessdiag.estimators.allocation import Sampled, counts_for, degrees_together, half_width, neyman, partition
+from hessdiag.estimators.allocation import (
+    Sampled,
+    counts_for,
+    degrees_together,
+    half_width,
+    neyman,
+    partition,
+    sets_apart,
+)
+from hessdiag.estimators.split_plans import Planner
 
 
 def parts(rng: np.random.Generator, count: int) -> list[Sampled]:
@@ -99,3 +108,39 @@ def test_strongly_coupled_tensors_part_and_uncoupled_ones_stay() -> None:
     assert not any({0, 1} <= set(some) for some in sets)
     assert len(sets) == 2
     assert partition(blocks, least=100.0) == [[0, 1, 2, 3]]
+
+
+def test_sets_are_those_that_pay() -> None:
+    assert sets_apart(np.zeros((3, 3)), first=3, probes=50) == ([], 1.0)
+    assert sets_apart(np.ones((3, 3)), first=3, probes=50) == ([], 1.0)  # sets apart would be the same work
+    coupled = np.full((4, 4), 100.0)
+    np.fill_diagonal(coupled, [1.0, 4.0, 9.0, 0.0])
+    sets, share = sets_apart(coupled, first=3, probes=10**9)
+    assert sorted(map(sorted, sets)) == [[0], [1], [2]]  # the last has no block of its own
+    assert share == pytest.approx((1 + 2 + 3) ** 2 / coupled.sum())
+    few, share_of_few = sets_apart(coupled, first=3, probes=12)
+    assert few == [] or share_of_few > share
+    assert 3 * len(few) <= 12
+
+
+@pytest.mark.parametrize("left", [0, 1, 5, 60, 5000])
+@pytest.mark.parametrize("directions", [0, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_plan_keeps_within_the_budget_and_spends_it(seed: int, directions: int, left: int) -> None:
+    sampled = parts(np.random.default_rng(seed), 3)
+    planner = Planner(wanted=1e-3, level=0.95, left=left, directions=directions)
+    plan = planner.affordable(sampled)
+    assert plan.passes <= left
+    assert plan.directions in (0, directions)
+    assert plan.more[0] != 1
+    grown = [count == 31 * part.taken for count, part in zip(plan.more, sampled, strict=True)]
+    assert any(grown) or plan.passes >= 0.9 * left - 2
+
+
+def test_an_easy_goal_leaves_the_budget_alone() -> None:
+    planner = Planner(wanted=1.0, level=0.95, left=10**6)
+    sampled = [Sampled(1.0, 50.0, 4, 1.0), Sampled(2.0, 50.0, 4, 2.5)]
+    plan = planner.affordable(sampled)
+    counts = np.array([part.taken + more for part, more in zip(sampled, plan.more, strict=True)])
+    assert half_width(sampled, counts, 0.95) <= 1.0
+    assert plan.work == planner.until_met(sampled).work == plan.more[0] + 2.5 * plan.more[1]
