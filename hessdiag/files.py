@@ -12,7 +12,7 @@ from typing import Any
 
 from hessdiag.errors import UsageError
 
-__all__ = ["neither_file_nor_folder", "read_json", "refuse_unwritable", "write_atomically"]
+__all__ = ["neither_file_nor_folder", "read_json", "refuse_unwritable", "replaced", "write_atomically"]
 
 _MOST_BYTES = 2**24  # of a JSON file that says what lies beside it
 
@@ -38,24 +38,44 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         UsageError: the folder cannot be made or written, or ``path`` is a folder.
     """
-    with _failures_named(path):
-        if _is_device(path):
+    if _is_device(path):
+        with _failures_named(path):
             path.write_text(text, encoding="utf-8")
-            return
+        return
+    with replaced(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a file beside ``path`` for the body to write, which then takes its place; after an exception it does not.
+
+    Raises:
+        UsageError: as :func:`write_atomically`.
+    """
+    with _failures_named(path):
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.", suffix=path.suffix)
+        os.close(handle)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            yield Path(name)
+            _to_disk(name)
             os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
             os.replace(name, path)
         except BaseException:
             with suppress(FileNotFoundError):  # a Ctrl-C right after the rename
                 os.unlink(name)
             raise
+
+
+def _to_disk(name: str) -> None:
+    """A rename may reach the disk before the content that it is to show."""
+    handle = os.open(name, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def refuse_unwritable(path: Path) -> None:
