@@ -27,11 +27,16 @@ def test_the_new_takes_the_place_of_the_old(tmp_path: Path) -> None:
 def test_after_an_exception_the_old_stands(tmp_path: Path, failure: type[BaseException]) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(b"old")
-    with pytest.raises(failure), replaced(path) as beside:
-        beside.write_bytes(b"half")
-        raise failure
+    with pytest.raises(failure):
+        _fail_half_way(path, failure)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["weights.bin"]
+
+
+def _fail_half_way(path: Path, failure: type[BaseException]) -> None:
+    with replaced(path) as beside:
+        beside.write_bytes(b"half")
+        raise failure
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
