@@ -9,13 +9,14 @@ from hessdiag.lazy import loader
 _HOMES = {
     "Reading": "hessdiag.loading.checkpoints.contents",
     "load": "hessdiag.loading.problems",
+    "load_parts": "hessdiag.loading.problems",
     "load_problem": "hessdiag.loading.problems",
 }
 
-__all__ = ["Reading", "load", "load_problem"]
+__all__ = ["Reading", "load", "load_parts", "load_problem"]
 
 if TYPE_CHECKING:
     from hessdiag.loading.checkpoints.contents import Reading
-    from hessdiag.loading.problems import load, load_problem
+    from hessdiag.loading.problems import load, load_parts, load_problem
 
 __getattr__ = loader(globals(), _HOMES)

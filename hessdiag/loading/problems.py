@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from hessdiag.loading.references import call_reference, import_reference, kind_o
 from hessdiag.losses import LOSSES, Loss
 from hessdiag.memory import memory_errors_explained
 from hessdiag.problem import Problem
+from hessdiag.results import CheckpointInfo
 from hessdiag.spec import Spec, load_spec
 from hessdiag.spec.targets import find_target
 
-__all__ = ["load", "load_problem"]
+__all__ = ["Parts", "load", "load_parts", "load_problem"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -69,24 +71,39 @@ def load(
     )
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a spec names, loaded: the model on its device and in its precision, where it came from, loss and data."""
+
+    model: nn.Module
+    checkpoint: CheckpointInfo | None
+    loss: Loss | Callable[[Any, Any], Any]
+    data: Iterable[Any]
+
+
 def load_problem(
     spec: Spec, *, device: str = "auto", dtype: str | None = None, reading: Reading | None = None
 ) -> Problem:
     """Load what a spec names; see :func:`load`."""
-    place = _device(device)
-    kind = None if dtype is None else _dtype(dtype)
     with memory_errors_explained():
-        model, checkpoint = load_model(spec.model, spec.resolve, reading or Reading(), kind)
-        model = model.to(place, kind)
+        parts = load_parts(spec, device=device, dtype=dtype, reading=reading)
         return Problem(
-            model,
-            _loss(spec),
-            load_data(spec.data, spec.resolve),
+            parts.model,
+            parts.loss,
+            parts.data,
             include=spec.parameters.include,
             exclude=spec.parameters.exclude,
-            checkpoint=checkpoint,
+            checkpoint=parts.checkpoint,
             settings=spec.audit,
         )
+
+
+def load_parts(spec: Spec, *, device: str = "auto", dtype: str | None = None, reading: Reading | None = None) -> Parts:
+    """Load what a spec names, piece by piece; see :func:`load`."""
+    place = _device(device)
+    kind = None if dtype is None else _dtype(dtype)
+    model, checkpoint = load_model(spec.model, spec.resolve, reading or Reading(), kind)
+    return Parts(model.to(place, kind), checkpoint, _loss(spec), load_data(spec.data, spec.resolve))
 
 
 def _loss(spec: Spec) -> Loss | Callable[[Any, Any], Any]:
