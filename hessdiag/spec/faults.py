@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hessdiag.errors import Diagnostic
+from hessdiag.spec.files import has_from_data
 from hessdiag.spec.scalars import needs_quotes, show
 from hessdiag.spec.schema import Spec
 from hessdiag.spec.tree import BROKEN, Node, dotted
@@ -24,19 +25,39 @@ _CONTAINERS = {"model_type": "a mapping", "dict_type": "a mapping", "tuple_type"
 def diagnose(error: ValidationError, root: Node) -> list[Diagnostic]:
     """Turn every fault of a validation into a diagnostic, except where the YAML was refused already."""
     details = error.errors(include_url=False)
+    if any(_blamed(detail)[:1] == ("data",) for detail in details):  # then what validation has from it is faulty too
+        details = [detail for detail in details if not has_from_data(root, _key(detail, root))]
     return [fault for detail in details if (fault := _diagnose(detail, root)) is not None]
+
+
+def _blamed(detail: ErrorDetails) -> _Path:
+    """The path of what is to blame, in pydantic's terms."""
+    location, at = detail["loc"], detail.get("ctx", {}).get("at")
+    if at and at[0] == "data" and location[:2] == ("train", "validation"):  # checked as if it stood under data
+        return (*location[:2], *at[1:])
+    return at or location
+
+
+def _key(detail: ErrorDetails, root: Node) -> _Path:
+    """The path of the key that is to blame, in the tree's terms; the key may be missing there."""
+    blamed = _blamed(detail)
+    path, _ = _locate(blamed, root)
+    return (*path, blamed[-1]) if detail["type"] == "missing" and path[-1:] != blamed[-1:] else path
 
 
 def _diagnose(detail: ErrorDetails, root: Node) -> Diagnostic | None:
     context = detail.get("ctx", {})
-    path, node = _locate(context.get("at") or detail["loc"], root)
+    path, node = _locate(_blamed(detail), root)
     if node.value is BROKEN:
         return None
     if detail["type"] == "missing":
-        return _missing(detail, path, node)
+        return _missing(detail, _key(detail, root), node, found=path)
     prefix = f"{dotted(path)}: " if path else ""
     if detail["type"] == "extra_forbidden":
         return node.key.fault(f"{prefix}unknown key; {_advice(detail)}")
+    if detail["type"] == "misplaced":
+        found = f"found with method {context['method']}, which has no such key"
+        return node.key.fault(f"{prefix}{found}; expected method {context['methods']}")
     if detail["type"] == "too_short" and node.value:
         return None  # pydantic counts the items that passed; those that did not have faults of their own
     return node.place.fault(prefix + _wrong(detail, node))
@@ -53,13 +74,11 @@ def _locate(location: Iterable[str | int], root: Node) -> tuple[_Path, Node]:
     return path, node
 
 
-def _missing(detail: ErrorDetails, path: _Path, node: Node) -> Diagnostic:
+def _missing(detail: ErrorDetails, key: _Path, node: Node, found: _Path) -> Diagnostic:
     """Complain at the mapping that lacks the key, or at the null that stands there."""
-    context = detail.get("ctx", {})
-    full = context.get("at") or (*path, detail["loc"][-1])
-    phrase = context.get("phrase") or _description(detail["loc"])
-    found = f"found {show(node.plain())}" if path == full else "missing"
-    return node.place.fault(f"{dotted(full)}: {found}; expected {phrase}")
+    phrase = detail.get("ctx", {}).get("phrase") or _description(detail["loc"])
+    what = f"found {show(node.plain())}" if found == key else "missing"
+    return node.place.fault(f"{dotted(key)}: {what}; expected {phrase}")
 
 
 def _wrong(detail: ErrorDetails, node: Node) -> str:
@@ -129,7 +148,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _member(annotation: Any, tag: str | int) -> Any:
     """The member of a union that bears a tag; the whole union where none does."""
-    for part in get_args(annotation):
+    union = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    for part in get_args(union):
         if Tag(str(tag)) in getattr(part, "__metadata__", ()):
             return part
     return annotation

@@ -10,7 +10,7 @@ from hessdiag.errors import Diagnostic, UsageError
 from hessdiag.spec.references import split_reference
 from hessdiag.spec.tree import Node, dotted
 
-__all__ = ["missing_files", "read_spec"]
+__all__ = ["has_from_data", "missing_files", "read_spec"]
 
 _CHECKPOINTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}
 _EITHER = ("file", "folder")
@@ -24,6 +24,8 @@ _ALLOWED = {
     "tudataset": ("folder",),
 }
 """By format of the data, what its path may lead to; a file where nothing is said."""
+_VALIDATION = ("train", "validation")
+_DATA = (("data",), _VALIDATION)
 _MOST_BYTES = 2**18  # what PyYAML reads in a few seconds, and ten thousand class names
 
 
@@ -76,21 +78,29 @@ def missing_files(root: Node, folder: Path) -> list[Diagnostic]:
 
 
 def _named_files(root: Node) -> Iterator[tuple[tuple[str, ...], Node, str]]:
-    python = _format(root) == "python"
-    sources = [("model", "class_path"), ("loss",), ("loss", "name"), *([("data", "path")] if python else [])]
-    paths = [("model", "checkpoint"), ("model", "base"), ("data", "tokenizer"), *([] if python else [("data", "path")])]
+    paths = [("model", "checkpoint"), ("model", "base")]
+    sources = [("model", "class_path"), ("loss",), ("loss", "name")]
+    for data in _DATA:
+        paths.append((*data, "tokenizer"))
+        (sources if _format(root, data) == "python" else paths).append((*data, "path"))
     for path in paths:
         node = root.find(*path)
-        if node is not None and isinstance(node.value, str) and node.value:
+        if node is not None and isinstance(node.value, str) and node.value and not has_from_data(root, path):
             yield path, node, node.value
     for source in sources:
         node = root.find(*source)
-        if node is not None and (file := _source_file(node.value)):
+        if node is not None and (file := _source_file(node.value)) and not has_from_data(root, source):
             yield source, node, file
 
 
-def _format(root: Node) -> str | None:
-    node = root.find("data", "format")
+def has_from_data(root: Node, path: tuple[str | int, ...]) -> bool:
+    """Whether a path leads to what the validation data have from ``data:``, be it nothing."""
+    depth = len(_VALIDATION)
+    return path[:depth] == _VALIDATION and root.find(*path) is root.find("data", *path[depth:])
+
+
+def _format(root: Node, data: tuple[str, ...]) -> str | None:
+    node = root.find(*data, "format")
     return node.value if node is not None and isinstance(node.value, str) else None
 
 
@@ -101,11 +111,11 @@ def _source_file(value: Any) -> str | None:
 
 def _allowed(root: Node, path: tuple[str, ...]) -> tuple[str, ...]:
     """What a name may lead to: "file", "folder"."""
-    if path in (("model", "base"), ("data", "tokenizer")):
+    if path[-1] in ("base", "tokenizer"):
         return ("folder",)
-    if path == ("model", "checkpoint"):
+    if path[-1] == "checkpoint":
         return ("file", "folder")
-    return _ALLOWED.get(_format(root) or "", ("file",)) if path == ("data", "path") else ("file",)
+    return _ALLOWED.get(_format(root, path[:-1]) or "", ("file",)) if path[-1] == "path" else ("file",)
 
 
 def _complaint(name: str, folder: Path, allowed: tuple[str, ...]) -> str | None:

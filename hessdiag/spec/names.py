@@ -14,7 +14,10 @@ __all__ = [
     "GapEstimator",
     "GapNoise",
     "LossName",
+    "NoiseDistribution",
+    "ScheduleName",
     "TraceMethod",
+    "TrainingMethod",
     "Weights",
 ]
 
@@ -40,6 +43,9 @@ TraceMethod = Literal["auto", "gauss-newton", "hutchinson", "hutch++", "xtrace",
 GapEstimator = Literal["two-sided", "one-sided"]
 GapNoise = Literal["per-batch", "shared"]
 Distribution = Literal["gaussian", "laplace", "uniform", "binomial"]
+TrainingMethod = Literal["nso", "sgd", "label-smoothing", "wp-sgd", "sam", "asam", "rsam", "bsam", "rsp", "sap"]
+NoiseDistribution = Literal["gaussian", "laplace", "uniform", "binomial", "binomial-uncentered"]
+ScheduleName = Literal["constant", "step", "cosine"]
 
 FEWEST_MATVECS: dict[str, int] = {
     "auto": 2,

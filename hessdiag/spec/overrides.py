@@ -9,6 +9,9 @@ from hessdiag.spec.tree import Node, Place, dotted
 
 __all__ = ["apply_override"]
 
+_DEFAULT_NAMES = {("loss",): "cross_entropy", ("train", "schedule"): "step", ("train", "optimizer"): "SGD"}
+"""What may stand there as a name alone, and what an omitted one stands for."""
+
 
 def apply_override(root: Node, text: str) -> list[Diagnostic]:
     """Put one override into the tree; faults carry its text instead of a line.
@@ -47,9 +50,9 @@ def _put(root: Node, path: tuple[str, ...], node: Node, place: Place) -> list[Di
 
 def _opened(child: Node | None, path: tuple[str, ...], place: Place) -> Node | None:
     """Make a mapping of what an override goes through; None where something else stands there."""
-    if path == ("loss",) and (child is None or isinstance(child.value, str)):
-        # An option of the loss: the short form `loss: NAME`, or the default, becomes the long form.
-        name = Node("cross_entropy", place, place) if child is None else Node(child.value, child.place, child.key)
+    if path in _DEFAULT_NAMES and (child is None or isinstance(child.value, str)):
+        # An option of the loss, say: the short form `loss: NAME`, or the default, becomes the long form.
+        name = Node(_DEFAULT_NAMES[path], place, place) if child is None else Node(child.value, child.place, child.key)
         return Node({"name": name}, name.place, name.key)
     if child is None or child.value is None:
         return Node({}, place, place)

@@ -59,6 +59,7 @@ def spec_tree(target: Target, overrides: Sequence[str]) -> tuple[Node | None, li
         faults += apply_override(root, text)
     faults += _resolve_alias(root)
     put_default_loss(root, target.folder)
+    _lay_validation_over_data(root)
     return root, faults
 
 
@@ -72,6 +73,15 @@ def _resolve_alias(root: Node) -> list[Diagnostic]:
         return [target.key.fault("model._target_: found beside class_path, for which it is another name; keep one")]
     model.value["class_path"] = target
     return []
+
+
+def _lay_validation_over_data(root: Node) -> None:
+    """Fill up ``train.validation`` with the keys of ``data``, unless it is of another format."""
+    data, own = root.child("data"), root.find("train", "validation")
+    if data is None or own is None or not isinstance(data.value, dict) or not isinstance(own.value, dict):
+        return
+    if "format" not in own.value or own.value["format"].plain() == data.value.get("format", own).plain():
+        own.value = {**data.value, **own.value}
 
 
 def _by_line(fault: Diagnostic) -> tuple[bool, int, int]:

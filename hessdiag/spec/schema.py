@@ -16,11 +16,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hessdiag.spec.audit import AuditSpec, DensitySpec, EigenvaluesSpec, GapSpec, TraceSpec
-from hessdiag.spec.data import DataSpec
+from hessdiag.spec.data import CommonData, DataSpec
 from hessdiag.spec.fields import Globs, OptionalText, StrictModel, Text, expected, one_of
 from hessdiag.spec.losses import CrossEntropySpec, LossSpec
 from hessdiag.spec.names import Adapter, Weights
 from hessdiag.spec.references import is_dotted_name, split_reference
+from hessdiag.spec.train import TrainSpec
 
 __all__ = [
     "AuditSpec",
@@ -33,6 +34,7 @@ __all__ = [
     "ParametersSpec",
     "Spec",
     "TraceSpec",
+    "TrainSpec",
     "json_schema",
 ]
 
@@ -123,6 +125,7 @@ class Spec(StrictModel):
     )
     parameters: ParametersSpec = Field(default=ParametersSpec(), description="The parameters that are measured.")
     audit: AuditSpec = Field(default=AuditSpec(), description="What is measured.")
+    train: TrainSpec = Field(default=TrainSpec(), description="How `hessdiag nso train` fine-tunes the checkpoint.")
 
     _folder: Path = PrivateAttr(default_factory=Path)
 
@@ -144,6 +147,11 @@ class Spec(StrictModel):
         named = (self.model.checkpoint, getattr(self.data, "path", None))
         return [self.resolve(name) for name in named if name is not None]
 
+    def validation_data(self) -> DataSpec | None:
+        """The validation data of ``train``, whole; None where they are a fraction of the data."""
+        own = self.train.validation
+        return own if isinstance(own, CommonData) else None
+
     @field_validator("loss")
     @classmethod
     def _targets_for_loss(cls, loss: LossSpec, info: ValidationInfo) -> LossSpec:
@@ -152,12 +160,31 @@ class Spec(StrictModel):
         A validator of this field rather than of the whole, so that faults elsewhere do not hide it.
         """
         data = info.data.get("data")
-        if data is not None and data.lacks_targets_for(loss.name):
-            phrase = f"the name of what the loss {loss.name} compares outputs with"
-            if loss.name == "model":
-                phrase = "the name of the labels here, not among the inputs: the model is given them all the same"
-            raise PydanticCustomError("missing", "expected {phrase}", {"phrase": phrase, "at": ("data", "targets")})
+        if data is not None:
+            _check_targets(data, loss, ("data", "targets"))
         return loss
+
+    @field_validator("train")
+    @classmethod
+    def _for_loss(cls, train: TrainSpec, info: ValidationInfo) -> TrainSpec:
+        """Ask for the validation data's targets, and for a loss that can be smoothed where that is the method."""
+        loss = info.data.get("loss")
+        if loss is None:
+            return train
+        if isinstance(train.validation, CommonData):
+            _check_targets(train.validation, loss, ("train", "validation", "targets"))
+        if train.method == "label-smoothing" and "label_smoothing" not in loss.options():
+            raise expected(f"another method: the loss {loss.name} has no label_smoothing", at=("train", "method"))
+        return train
+
+
+def _check_targets(data: CommonData, loss: LossSpec, at: tuple[str, ...]) -> None:
+    """Refuse data without the targets that a loss needs."""
+    if data.lacks_targets_for(loss.name):
+        phrase = f"the name of what the loss {loss.name} compares outputs with"
+        if loss.name == "model":
+            phrase = "the name of the labels here, not among the inputs: the model is given them all the same"
+        raise PydanticCustomError("missing", "expected {phrase}", {"phrase": phrase, "at": at})
 
 
 def json_schema() -> dict[str, Any]:
