@@ -13,6 +13,7 @@ from hessdiag.curvature.keyed import keyed_generator
 from hessdiag.errors import UsageError
 from hessdiag.loading.datasets.examples import Batches, Rows
 from hessdiag.nso.augment import Augmentation
+from hessdiag.nso.held_examples import held
 from hessdiag.nso.whole_batches import WholeBatches
 from hessdiag.problem.batches import Batch, read_batch
 from hessdiag.problem.requirements import refuse_what_is_read_once
@@ -66,12 +67,13 @@ class TrainingData:
         seed: of the run.
         validation: the fraction of ``data`` that is set aside, at least one example of it (0: none), or data of their
             own, in the same form.
-        augmentation: what becomes of the minibatches' inputs; validation and monitor see them as they are.
+        augment: what becomes of the minibatches' inputs; validation and monitor see them as they are.
         keep_targets_in: leave the targets inside a mapping, for a model that computes its own loss.
 
     Attributes:
         examples: the count of those that are trained on.
         minibatches: in an epoch.
+        validation: a re-iterable of batches in order, as :class:`hessdiag.Problem` takes it; None: there is none.
         note: what a reader of the run's history should know of how the data were used; None: nothing unusual.
 
     Raises:
@@ -87,23 +89,23 @@ class TrainingData:
         batch_size: int,
         seed: int = 0,
         validation: float | Iterable[Any] = 0.0,
-        augmentation: Augmentation | None = None,
+        augment: Augmentation | None = None,
         keep_targets_in: bool = False,
     ) -> None:
         _at_least(batch_size, 1, "train.batch_size")
         _at_least(seed, 0, "train.seed")
-        self._seed, self._augmentation, self._keep_targets_in = seed, augmentation, keep_targets_in
+        self._seed, self._augment, self._keep_targets_in = seed, augment, keep_targets_in
         self._source, self._sizes = _by_number(data)
         self._in_minibatch = batch_size if self._sizes is None else 1
         self.note = None if self._sizes is None else _WHOLE_BATCHES
         rows = np.arange(len(self._source.examples)) if self._source.rows is None else self._source.rows
-        self._validation: Iterable[Any] | None
+        self.validation: Iterable[Any] | None
         if isinstance(validation, (int, float)):
             self._rows, held_out = self._split(rows, validation)
-            self._validation = self._in_order(held_out) if len(held_out) else None
+            self.validation = self._in_order(held_out) if len(held_out) else None
         else:
             refuse_what_is_read_once(validation)
-            self._rows, self._validation = rows, validation
+            self._rows, self.validation = rows, validation
         self.examples = int(self._counts(self._rows).sum())
         self.minibatches = -(-len(self._rows) // self._in_minibatch)
 
@@ -119,16 +121,12 @@ class TrainingData:
             start = index * self._in_minibatch
             rows = np.sort(order[start : start + self._in_minibatch])
             batch = read_batch(self._source.examples.batch(rows), index, keep_targets_in=self._keep_targets_in)
-            if self._augmentation is not None:
+            if self._augment is not None:
                 generator = keyed_generator(_CPU, self._seed, _AUGMENT, number, index)
-                batch = replace(batch, inputs=self._augmentation(batch.inputs, generator))
+                batch = replace(batch, inputs=self._augment(batch.inputs, generator))
             yield batch
 
-    def validation(self) -> Iterable[Any] | None:
-        """A re-iterable of batches in order, as :class:`hessdiag.Problem` takes it; None where there is none."""
-        return self._validation
-
-    def monitor(self, count: int) -> Subset:
+    def monitored(self, count: int) -> Subset:
         """The same ``count`` training examples whenever it is asked; all, if there are no more.
 
         Of data that are batches already, as many whole ones as hold that many examples.
@@ -171,7 +169,7 @@ class TrainingData:
 def _by_number(data: Iterable[Any]) -> tuple[Batches, np.ndarray | None]:
     """The data so that any of them can be taken; where these are whole batches, with their sizes."""
     if isinstance(data, Batches):
-        return data, None
+        return held(data), None
     whole = WholeBatches(data)
     return Batches(whole, None, 1), whole.sizes
 
