@@ -14,13 +14,13 @@ from hessdiag.errors import UsageError
 from hessdiag.loading.datasets.examples import Batches, Rows
 from hessdiag.nso.augment import Augmentation
 from hessdiag.nso.held_examples import held
-from hessdiag.nso.whole_batches import WholeBatches
+from hessdiag.nso.whole_batches import WholeBatches, copied
 from hessdiag.problem.batches import Batch, read_batch
 from hessdiag.problem.requirements import refuse_what_is_read_once
 
 __all__ = ["Subset", "TrainingData"]
 
-_SPLIT, _ORDER, _MONITOR, _AUGMENT = range(111, 115)  # streams beside those of the noise and of the methods
+_SPLIT, _ORDER, _MONITOR, _AUGMENT, _EXAMPLE = range(111, 116)  # streams beside those of the noise and of the methods
 _CPU = torch.device("cpu")
 _WHOLE_BATCHES = (
     "the data come in batches: whole ones are shuffled and set aside for validation, and their sizes stand in place of "
@@ -120,11 +120,17 @@ class TrainingData:
         for index in range(skip, self.minibatches):
             start = index * self._in_minibatch
             rows = np.sort(order[start : start + self._in_minibatch])
-            batch = read_batch(self._source.examples.batch(rows), index, keep_targets_in=self._keep_targets_in)
+            batch = read_batch(self._read(rows), index, keep_targets_in=self._keep_targets_in)
             if self._augment is not None:
                 generator = keyed_generator(_CPU, self._seed, _AUGMENT, number, index)
                 batch = replace(batch, inputs=self._augment(batch.inputs, generator))
             yield batch
+
+    def example(self, number: int) -> Batch:
+        """A random training example by itself, another for each ``number``; of data that are batches, one of these."""
+        chosen = torch.randint(len(self._rows), (1,), generator=keyed_generator(_CPU, self._seed, _EXAMPLE, number))
+        row = self._rows[chosen.numpy()]
+        return read_batch(self._source.examples.batch(row), number, keep_targets_in=self._keep_targets_in)
 
     def monitored(self, count: int) -> Subset:
         """The same ``count`` training examples whenever it is asked; all, if there are no more.
@@ -157,6 +163,11 @@ class TrainingData:
         held_out = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
         order = _shuffled(rows, self._seed, _SPLIT)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+    def _read(self, rows: Rows) -> Any:
+        raw = self._source.examples.batch(rows)
+        # Neighbours may come as a view of the data, and some layers write to their inputs (an in-place dropout).
+        return copied(raw) if rows[-1] - rows[0] == len(rows) - 1 else raw
 
     def _in_order(self, rows: Rows) -> Batches:
         return Batches(self._source.examples, rows, self._source.batch_size)

@@ -17,7 +17,7 @@ from hessdiag.memory import out_of_memory
 from hessdiag.problem.batches import read_batch
 from hessdiag.problem.structure import holds_tensors, moved_object
 
-__all__ = ["WholeBatches"]
+__all__ = ["WholeBatches", "copied"]
 
 
 class WholeBatches:
@@ -46,7 +46,7 @@ class WholeBatches:
                     f"data: batch {index}, held with those before it so that they can be shuffled,",
                     "let the function return a Dataset, whose examples are read when their turn comes",
                 )
-                self._held.append(_copied(raw))
+                self._held.append(copied(raw))
                 sizes.append(batch.examples)
         except (HessdiagError, MemoryError):
             raise
@@ -68,14 +68,15 @@ class WholeBatches:
         return self._held[row]
 
 
-def _copied(item: Any) -> Any:
+def copied(item: Any) -> Any:
+    """What the data gave as one batch, in memory of its own."""
     # copy.deepcopy would copy all that a tensor is a view of, as of one that was split into batches.
     if isinstance(item, Tensor):
         return item.detach().clone()
     if isinstance(item, np.ndarray):
         return item.copy()
     if isinstance(item, Mapping):
-        return {name: _copied(value) for name, value in item.items()}
+        return {name: copied(value) for name, value in item.items()}
     if isinstance(item, (tuple, list)):
-        return tuple(_copied(value) for value in item)
-    return moved_object(item, torch.device("cpu"), _copied) if holds_tensors(item) else item
+        return tuple(copied(value) for value in item)
+    return moved_object(item, torch.device("cpu"), copied) if holds_tensors(item) else item

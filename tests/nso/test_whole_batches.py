@@ -103,11 +103,14 @@ def test_views_of_one_tensor_are_held_once() -> None:
     assert storages == {3 * 4 * 4, 3 * 8}
 
 
-def test_what_is_done_to_a_held_batch_is_not_done_to_the_users_own() -> None:
-    x = torch.zeros(3, 4)
-    (batch,) = TrainingData([(x, Y[:3])], batch_size=2).epoch(0)
-    batch.inputs.fill_(1)
-    assert not x.any()
+def test_a_layer_that_writes_to_its_inputs_changes_neither_the_users_batches_nor_those_held() -> None:
+    given = [(torch.zeros(3, 4), Y[:3])]
+    data = TrainingData(given, batch_size=2)
+    for epoch in range(2):
+        (batch,) = data.epoch(epoch)
+        assert not batch.inputs.any()
+        batch.inputs.fill_(1)
+    assert not given[0][0].any()
 
 
 def test_targets_stay_in_a_mapping_for_a_model_that_computes_its_own_loss() -> None:
