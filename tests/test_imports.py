@@ -19,6 +19,7 @@ ROOMS = (
     "cost",
     "results",
     "findings",
+    "simulation",
     "spec",
     "losses",
     "memory",
@@ -43,6 +44,7 @@ NEVER = {
     "results": {"torch"},
     "lazy": {"torch"},
     "findings": {"torch"},
+    "simulation": {"torch"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

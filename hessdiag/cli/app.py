@@ -17,6 +17,7 @@ from hessdiag.cli.failures import failures_explained, no_more_interrupts
 from hessdiag.cli.gap import gap
 from hessdiag.cli.init import init
 from hessdiag.cli.inspect import inspect
+from hessdiag.cli.nso import nso
 from hessdiag.cli.schema import schema
 from hessdiag.cli.streams import open_closed_streams
 from hessdiag.cli.trace import trace
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (audit, eigs, trace, gap, density, crosscheck, inspect, init, validate, schema, doctor):
     app.command()(command)
+app.add_typer(nso)
 
 
 def _print_version(wanted: bool) -> None:

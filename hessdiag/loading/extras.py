@@ -21,6 +21,7 @@ EXTRAS = {
     "timm": "vision",
     "torchvision": "vision",
     "torch_geometric": "graph",
+    "matplotlib": "plot",
     "pyarrow": "tabular",
     "sklearn": "tabular",
 }

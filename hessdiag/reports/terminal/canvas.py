@@ -24,6 +24,7 @@ _ASCII = str.maketrans(
         **dict(zip("▏▎▍▌▋▊▉█▐", "   ######", strict=True)),
         **dict(zip("▁▂▃▄▅▆▇", "...::::", strict=True)),
         **dict(zip("│┤└─┬⋮−–", "|++-+:--", strict=True)),
+        **dict(zip("×○●", "xo*", strict=True)),
         "λ": "lambda ",
         "σ": "sigma",
         "±": "+/-",

@@ -1,0 +1,22 @@
+"""``hessdiag nso``: training towards flat minima, and what it shows."""
+
+from __future__ import annotations
+
+import typer
+
+from hessdiag.cli.sensing import sensing
+
+__all__ = ["nso"]
+
+nso = typer.Typer(
+    name="nso",
+    help="Train towards flat minima: noise stability optimization, and what it is compared with.",
+    no_args_is_help=True,
+)
+for command in (sensing,):
+    nso.command()(command)
+
+
+@nso.callback()
+def _group() -> None:
+    """With a callback ``nso`` stays a group of commands even where it has only one."""
