@@ -8,6 +8,7 @@ import pytest
 from spec_texts import BASE, Faults, Load, marked
 
 FORMATS = "npz, safetensors, idx, cifar, imagefolder, csv, parquet, jsonl, hf, sklearn, tudataset or python"
+METHODS = "nso, sgd, label-smoothing, wp-sgd, sam, asam, rsam, bsam, rsp or sap"
 LOSSES = 'cross_entropy, mse, bce_with_logits, nll, causal_lm or model; or "file.py:name"'
 
 BAD = [
@@ -72,6 +73,52 @@ BAD = [
     ("audit: {gap: {sigma: [1, §'2']}}", "audit.gap.sigma[1]: found '2' (text), expected a finite number greater than 0; remove the quotes"),
     ("audit: {gap: {sigma: §[0.1, 0.1]}}", "audit.gap.sigma: found 0.1 twice, expected different sigmas"),
     ("audit: {gap: {sigma: §1:2}}", "audit.gap.sigma: found '1:2', expected start:stop:count, for example 0.02:0.03:11"),
+    # Training.
+    ("train: §nso", "train: found 'nso', expected a mapping"),
+    ("train: {method: §adam}", f"train.method: found 'adam', expected {METHODS}; did you mean asam?"),
+    ("train: {§learning_rate: 0.1}", "train.learning_rate: unknown key; expected one of: method, sigma, num_perturbations, distribution, rho, smoothing, lam, damping, precision, betas, eps0, descent_lr, gradient, epochs, batch_size, lr, schedule, optimizer, momentum, weight_decay, distance_l2, clip_norm, augment, early_stopping, validation, monitor_every, monitor_examples, monitor_share, seed"),
+    ("train: {§epoch: 3}", "train.epoch: unknown key; did you mean epochs?"),
+    ("train: {sigma: §-0.1}", "train.sigma: found -0.1, expected a finite number of at least 0"),
+    ("train: {sigma: §null}", "train.sigma: found nothing (null), expected a value; omitted, it is 0.01"),
+    ("train: {distribution: §binomial-uncentred}", "train.distribution: found 'binomial-uncentred', expected gaussian, laplace, uniform, binomial or binomial-uncentered; did you mean binomial-uncentered?"),
+    ("train: {num_perturbations: §0}", "train.num_perturbations: found 0, expected a whole number of at least 1"),
+    ("train: {method: label-smoothing, smoothing: §0}", "train.smoothing: found 0, expected a number above 0 and below 1"),
+    ("train: {method: label-smoothing, smoothing: §1}", "train.smoothing: found 1, expected a number above 0 and below 1"),
+    ("train: {method: bsam, betas: §[0.9]}", "train.betas: found a list, expected two numbers, as [0.9, 0.999]"),
+    ("train: {method: bsam, betas: [0.9, §1]}", "train.betas[1]: found 1, expected a number from 0 to below 1"),
+    ("train: {method: bsam, precision: §0}", "train.precision: found 0, expected a finite number greater than 0"),
+    ("train: {method: rsp, eps0: §-1}", "train.eps0: found -1, expected a finite number of at least 0"),
+    ("train: {method: sap, gradient: §batch}", "train.gradient: found 'batch', expected minibatch or full"),
+    ("train: {epochs: §0}", "train.epochs: found 0, expected a whole number of at least 1"),
+    ("train: {lr: §0}", "train.lr: found 0, expected a finite number greater than 0"),
+    ("train: {momentum: §1}", "train.momentum: found 1, expected a number from 0 to below 1"),
+    ("train: {clip_norm: §0}", "train.clip_norm: found 0, expected a finite number greater than 0"),
+    ("train: {augment: §flip}", "train.augment: found 'flip', expected a mapping"),
+    ("train: {augment: {flip: §yes}}", "train.augment.flip: found 'yes', expected true or false"),
+    ("train: {augment: {crop: §-1}}", "train.augment.crop: found -1, expected a whole number of at least 0"),
+    ("train: {early_stopping: §0}", "train.early_stopping: found 0, expected a whole number of at least 1"),
+    ("train: {monitor_share: §1.5}", "train.monitor_share: found 1.5, expected a number above 0 and below 1"),
+    ("train: {seed: §-1}", "train.seed: found -1, expected a whole number of at least 0"),
+    ("train: {validation: §1}", "train.validation: found 1, expected a number from 0 to below 1, or a mapping with the keys of `data:` that differ"),
+    ("train: {validation: §true}", "train.validation: found true (a truth value), expected a number from 0 to below 1, or a mapping with the keys of `data:` that differ"),
+    ("train: {validation: §val.npz}", "train.validation: found 'val.npz', expected a number from 0 to below 1, or a mapping with the keys of `data:` that differ"),
+    ("train: {schedule: §cosin}", "train.schedule: found 'cosin', expected constant, step or cosine; did you mean cosine?"),
+    ("train: {schedule: {name: §linear}}", "train.schedule.name: found 'linear', expected constant, step or cosine"),
+    ("train: {schedule: §{every: 5}}", "train.schedule.name: missing; expected constant, step or cosine"),
+    ("train: {schedule: {name: step, §warmup: 5}}", "train.schedule.warmup: unknown key; expected one of: name, every, factor"),
+    ("train: {schedule: {name: step, every: §0}}", "train.schedule.every: found 0, expected a finite number greater than 0"),
+    ("train: {schedule: {name: cosine, floor: §1}}", "train.schedule.floor: found 1, expected a number from 0 to below 1"),
+    ("train: {optimizer: §torch.optim.SGD}", "train.optimizer: found 'torch.optim.SGD', expected the name of a class of torch.optim, as AdamW"),
+    ("train: {optimizer: §null}", "train.optimizer: found nothing (null), expected the name of a class of torch.optim, as AdamW"),
+    ("train: {optimizer: {name: §3}}", "train.optimizer.name: found 3, expected text; write it in quotes"),
+    ("train: {optimizer: §{betas: [0.9, 0.99]}}", "train.optimizer.name: missing; expected the name of a class of torch.optim, as AdamW"),
+    ("train: {optimizer: {name: AdamW, lr: §0.1}}", "train.optimizer.lr: found 0.1, expected none here: it is train.lr"),
+    # Keys of other methods: the key.
+    ("train: {§rho: 0.1}", "train.rho: found with method nso, which has no such key; expected method sam, asam, rsam, bsam, rsp or sap"),
+    ("train: {§sigma: 0.1, method: sgd}", "train.sigma: found with method sgd, which has no such key; expected method nso, wp-sgd or rsam"),
+    ("train: {method: sam, §smoothing: 0.1}", "train.smoothing: found with method sam, which has no such key; expected method label-smoothing"),
+    ("train: {method: sam, §eps0: null}", "train.eps0: found with method sam, which has no such key; expected method rsp or sap"),
+    ("train: {method: bsam, §momentum: 0}", "train.momentum: found with method bsam, which has no such key; expected method nso, sgd, label-smoothing, wp-sgd, sam, asam, rsam, rsp or sap"),
 ]  # fmt: skip
 
 

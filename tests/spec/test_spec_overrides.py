@@ -4,6 +4,8 @@ import pytest
 from spec_texts import BASE, Faults, Load
 
 from hessdiag.errors import SpecError
+from hessdiag.spec.data import NpzData
+from hessdiag.spec.train import CosineSchedule, StepSchedule
 
 
 def test_overrides_beat_the_spec_and_later_ones_the_earlier(load: Load) -> None:
@@ -47,6 +49,22 @@ def test_an_option_of_the_loss(load: Load, loss: str, name: str) -> None:
     assert spec.loss.options()["ignore_index"] == (0 if "index" in loss else -100)
 
 
+def test_an_option_of_the_schedule_and_of_the_optimizer(load: Load) -> None:
+    train = load(BASE, "train.schedule.every=5", "train.optimizer.dampening=0.1").train
+    assert train.schedule == StepSchedule(every=5)
+    assert (train.optimizer.name, train.optimizer.options()) == ("SGD", {"dampening": 0.1})
+    train = load(BASE + "train: {schedule: cosine, optimizer: AdamW}", "train.schedule.warmup=2").train
+    assert train.schedule == CosineSchedule(warmup=2)
+    assert train.optimizer.name == "AdamW"
+
+
+def test_an_override_of_data_reaches_the_validation_data_unless_they_say_otherwise(load: Load) -> None:
+    text = BASE + "train: {validation: {inputs: x_val}}"
+    data = load(text, "data.batch_size=7", "data.inputs=z", "train.validation.targets=y_val").validation_data()
+    assert isinstance(data, NpzData)
+    assert (data.batch_size, data.inputs, data.targets) == (7, "x_val", "y_val")
+
+
 def test_target_replaces_class_path_and_the_other_way_round(load: Load) -> None:
     assert load(BASE, "model._target_=a.b").model.class_path == "a.b"
     assert load(BASE.replace("class_path", "_target_"), "model.class_path=a.b").model.class_path == "a.b"
@@ -76,6 +94,11 @@ def test_an_override_leaves_what_shares_its_anchor(load: Load) -> None:
         ("data.path=none.npz", "data.path: no such file: 'none.npz' (looked in DIR)"),
         ("loss={label_smoothing: 0.1}", 'loss.name: missing; expected cross_entropy, mse, bce_with_logits, nll, '
          'causal_lm or model; or "file.py:name"'),
+        ("train.validation.x=3", "train.validation.x: unknown key; expected one of: format, max_examples, seed, "
+         "batch_size, path, inputs, targets"),
+        ("train.lr.x=3", "train.lr: found a mapping, expected a finite number greater than 0"),
+        ("train.rho=0.1", "train.rho: found with method nso, which has no such key; expected method sam, asam, rsam, "
+         "bsam, rsp or sap"),
         ("data.targets=", "data.targets: found nothing (null); expected the name of what the loss "
          "cross_entropy compares outputs with"),
     ],
