@@ -15,6 +15,7 @@ from hessdiag.loading.datasets.pixels import ImageExamples
 from hessdiag.loading.datasets.records import RecordExamples
 from hessdiag.loading.datasets.tokens import TOKENS
 from hessdiag.memory import available_memory
+from hessdiag.nso.whole_batches import refuse_what_changes
 
 __all__ = ["held"]
 
@@ -30,13 +31,13 @@ def held(data: Batches) -> Batches:
     are graphs.
 
     Raises:
-        DataError: an example cannot be read.
+        DataError: an example cannot be read, or is another each time.
     """
     if isinstance(data.examples, _AT_HAND):
         return data
     count = len(data.examples) if data.rows is None else len(data.rows)
     parts: list[list[Any]] = []
-    form = None
+    form: Any = None
     for start, raw in zip(range(0, count, data.batch_size), data, strict=True):
         leaves, found = pytree.tree_flatten(raw)
         rows = min(data.batch_size, count - start)
@@ -48,6 +49,9 @@ def held(data: Batches) -> Batches:
             return data
         parts.append(leaves)
         form = found
+    if not parts:
+        return data
+    refuse_what_changes(data, pytree.tree_unflatten(parts[0], form))
     columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
     return Batches(_HeldExamples(columns, form, count), None, data.batch_size)
 

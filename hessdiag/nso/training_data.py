@@ -77,9 +77,10 @@ class TrainingData:
         note: what a reader of the run's history should know of how the data were used; None: nothing unusual.
 
     Raises:
-        UsageError: a fraction that is none, nothing to split, a batch size below 1, a seed below 0, or validation data
-            that can be read only once.
-        DataError: see :class:`~hessdiag.nso.whole_batches.WholeBatches`.
+        UsageError: a fraction that is none, nothing to split, a batch size below 1, a seed below 0, or data that
+            can be read only once.
+        DataError: data that cannot be read, do not fit into memory where they must be held, or change from one pass to
+            the next.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class TrainingData:
     ) -> None:
         _at_least(batch_size, 1, "train.batch_size")
         _at_least(seed, 0, "train.seed")
+        refuse_what_is_read_once(data)
         self._seed, self._augment, self._keep_targets_in = seed, augment, keep_targets_in
         self._source, self._sizes = _by_number(data)
         self._in_minibatch = batch_size if self._sizes is None else 1

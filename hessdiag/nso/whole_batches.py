@@ -14,10 +14,10 @@ from hessdiag.loading.datasets.examples import Rows
 from hessdiag.loading.datasets.room import check_room
 from hessdiag.loading.references import described
 from hessdiag.memory import out_of_memory
-from hessdiag.problem.batches import read_batch
+from hessdiag.problem.batches import Fingerprint, read_batch
 from hessdiag.problem.structure import holds_tensors, moved_object
 
-__all__ = ["WholeBatches", "copied"]
+__all__ = ["WholeBatches", "copied", "refuse_what_changes"]
 
 
 class WholeBatches:
@@ -32,7 +32,7 @@ class WholeBatches:
         sizes: the count of examples in each, shape (batches,), int64.
 
     Raises:
-        DataError: there are none, they cannot be read, or they do not fit into memory.
+        DataError: there are none, they cannot be read, do not fit into memory, or change from one pass to the next.
     """
 
     def __init__(self, data: Iterable[Any]) -> None:
@@ -48,6 +48,8 @@ class WholeBatches:
                 )
                 self._held.append(copied(raw))
                 sizes.append(batch.examples)
+            if self._held:
+                refuse_what_changes(data, self._held[0])
         except (HessdiagError, MemoryError):
             raise
         except Exception as error:  # whatever a user's data set raises
@@ -66,6 +68,22 @@ class WholeBatches:
         """The one batch of ``rows``."""
         (row,) = rows
         return self._held[row]
+
+
+def refuse_what_changes(data: Iterable[Any], first: Any) -> None:
+    """Read the first batch again: of random data, what is held would be one draw for the whole run.
+
+    Raises:
+        DataError: it is not ``first`` any more.
+    """
+    found = [Fingerprint(), Fingerprint()]
+    for fingerprint, raw in zip(found, (first, next(iter(data))), strict=True):
+        fingerprint.add(read_batch(raw, 0, keep_targets_in=True))
+    if found[0].digest() != found[1].digest():
+        raise DataError(
+            "the data change from one pass to the next (random augmentation, or shuffling), expected the same batches "
+            "again: turn that off; training draws an order of its own, and train.augment crops and flips"
+        )
 
 
 def copied(item: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from training_forms import FORMS, fingerprint
 
+from hessdiag.errors import DataError
 from hessdiag.loading.datasets.examples import Batches
 from hessdiag.loading.datasets.python import DatasetExamples
 from hessdiag.nso import held_examples
@@ -42,7 +43,9 @@ def test_minibatches_are_the_same_bit_for_bit_held_or_not(
 
 
 @pytest.mark.parametrize("form", sorted(HELD))
-def test_what_is_held_is_read_once(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_is_read_before_the_first_epoch_alone(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = FORMS[form](tmp_path)
     asked: list[int] = []
     read = loaded.examples.batch
@@ -52,7 +55,7 @@ def test_what_is_held_is_read_once(form: str, tmp_path: Path, monkeypatch: pytes
         list(data.epoch(epoch))
     assert data.validation is not None
     list(data.validation)
-    assert asked == list(range(23))
+    assert asked == [*range(23), *range(5)]  # the first batch again: is it the same?
 
 
 class Uneven(Dataset[Any]):
@@ -74,3 +77,18 @@ class Uneven(Dataset[Any]):
 def test_what_changes_from_batch_to_batch_is_not_held(changed: Any) -> None:
     data = Batches(DatasetExamples(Uneven(changed), "data.py:build"), None, 3)
     assert held(data) is data
+
+
+class Random(Dataset[Any]):
+    """Examples with an augmentation of their own."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return torch.randn(2), row
+
+
+def test_random_examples_are_refused_and_not_held_as_one_draw() -> None:
+    with pytest.raises(DataError, match=r"the data change from one pass to the next \(random augmentation, or shuff"):
+        TrainingData(Batches(DatasetExamples(Random(), "data.py:build"), None, 3), batch_size=2)

@@ -129,6 +129,14 @@ class Failing:
         raise ValueError("no such file")
 
 
+def test_batches_that_change_are_refused_and_not_held_as_one_draw() -> None:
+    loader = DataLoader(TensorDataset(X, Y), batch_size=3, shuffle=True)
+    with pytest.raises(DataError, match="the data change from one pass to the next"):
+        TrainingData(loader, batch_size=4)
+    with pytest.raises(UsageError, match="which can be read once"):
+        TrainingData(iter(PAIRS), batch_size=4)
+
+
 def test_a_single_batch_cannot_be_split() -> None:
     with pytest.raises(UsageError, match=r"found 0\.1 of a single batch, which cannot be taken apart; expected at"):
         TrainingData(tiny.batches(30), batch_size=4, validation=0.1)
