@@ -23,7 +23,8 @@ OPTIMIZERS = {
     "rsp": nso.RSP,
     "sap": nso.SAP,
 }
-LOOP = "self params base lr model seed num_examples weight_decay clip_norm scaler base_options".split()
+LOOP = {"lr", "model", "seed", "num_examples", "weight_decay", "clip_norm", "scaler"}  # what a training loop supplies
+RECEIVED = {"self", "params", "base", "base_options"}
 UNUSED = {"random_iterate"}  # the analysis' iterate is no checkpoint
 
 
@@ -31,7 +32,7 @@ def arguments(optimizer: Any) -> dict[str, Any]:
     """The method's own arguments with their defaults; ASAM hands them on to SAM."""
     home = nso.SAM if optimizer is nso.ASAM else optimizer
     found = inspect.signature(home.__init__).parameters
-    return {name: p.default for name, p in found.items() if name not in LOOP}
+    return {name: p.default for name, p in found.items() if name not in LOOP | RECEIVED}
 
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
