@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 
 from hessdiag.cost import Meter
@@ -15,6 +16,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import MeasurementError
 from hessdiag.estimators.eigenvalues import eigenvalues
 from hessdiag.estimators.trace import trace
+from hessdiag.memory import available_memory
 from hessdiag.nso.noise import Noise
 from hessdiag.nso.sensing_problem import MatrixSensing
 from hessdiag.simulation import SENSING_METHODS, Sensing, SensingMethod, SensingRun, SensingSettings
@@ -70,10 +72,11 @@ def simulate(settings: SensingSettings, seed: int = 0, meter: Meter | None = Non
         :func:`hessdiag.trace` and :func:`hessdiag.eigenvalues` find there.
 
     Raises:
-        MeasurementError: a method diverged.
+        MeasurementError: a method diverged, or the memory does not hold the measurements.
 
     Source: arXiv 2306.08553, section 3.1 and Figure 3.
     """
+    _refuse_too_large(settings)
     problem = MatrixSensing(
         dimension=settings.dimension,
         rank=settings.rank,
@@ -94,6 +97,17 @@ def simulate(settings: SensingSettings, seed: int = 0, meter: Meter | None = Non
             for name, weights, losses in zip(SENSING_METHODS, W, curves, strict=True)
         ]
     return SensingRun(seed, tuple(steps), tuple(methods))
+
+
+def _refuse_too_large(settings: SensingSettings) -> None:
+    """Before the system, which may give more than it has, ends the program."""
+    needed = 2 * 8 * settings.examples * settings.dimension * (settings.dimension + 1) // 2  # and as much for work
+    free = available_memory(torch.device("cpu"))
+    if needed > free:
+        raise MeasurementError(
+            f"{settings.examples} measurements of {settings.dimension} x {settings.dimension} take {decimal(needed)}, "
+            f"and {decimal(free)} of memory are free: lower examples or dimension"
+        )
 
 
 @contextmanager
