@@ -51,6 +51,7 @@ class RunTarget:
         model, smoothing = root.child("model"), root.find("loss", "label_smoothing")
         if model is not None and isinstance(model.value, dict):
             model.value["checkpoint"] = _node("last.safetensors", model.place)
+            model.value.pop("weights", None)  # which of the initial checkpoint's: the last are one set
         if smoothing is not None:
             smoothing.value = 0
         return root, faults

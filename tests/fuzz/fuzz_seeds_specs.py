@@ -44,6 +44,15 @@ audit:
   trace: {method: auto, rtol: 0.05, max_matvecs: 2000}
   gap: {sigma: "0.02:0.03:11", draws: 100, estimator: two-sided, distribution: gaussian}
   density: {steps: 10, probes: 2}
+train:
+  method: nso
+  sigma: 0.01
+  schedule: {name: cosine, warmup: 1, floor: 0}
+  optimizer: {name: AdamW, betas: [0.9, 0.99]}
+  augment: {crop: 4, flip: true}
+  early_stopping: 3
+  validation: {inputs: [x], max_examples: 5}
+  monitor_every: 0
 """)
     return SPEC
 

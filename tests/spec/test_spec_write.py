@@ -16,6 +16,7 @@ from test_spec_load import CONTRACT
 
 from hessdiag.spec import Spec, json_schema, load_spec
 from hessdiag.spec.compose import compose
+from hessdiag.spec.losses import CrossEntropySpec
 from hessdiag.spec.names import DataFormat, TrainingMethod
 from hessdiag.spec.train import TrainSpec
 from hessdiag.spec.write import moved, spec_text
@@ -150,14 +151,14 @@ def test_a_home_folder_is_spelt_out(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_trained_runs_folder_holds_it(folder: Path) -> None:
     """Its last weights, the loss unsmoothed; all else as in the spec that was trained."""
-    text = SPECS["sklearn"].replace("pt}", "pt, init_args: {width: 3}}") + "\nloss: {name: nll, weight: [1, 2, 3]}"
+    text = SPECS["sklearn"].replace("pt}", "pt, weights: ema}") + "\nloss: {name: cross_entropy, label_smoothing: 0.1}"
     (folder / "audit.yaml").write_text(text)
     run = folder / "run"
     there = round_trip(load_spec(folder / "audit.yaml"), run, absolute=False)
     (run / "last.safetensors").touch()
     again = load_spec(run)
-    assert again.model.checkpoint == "last.safetensors"
-    assert again == there.model_copy(update={"model": again.model})
+    last = there.model.model_copy(update={"checkpoint": "last.safetensors", "weights": "model"})
+    assert again == there.model_copy(update={"model": last, "loss": CrossEntropySpec()})
 
 
 NUMBERS = ["1e3", "1_000", "0o10", "010", "0x1f", "1:30", "2001-01-01"]
