@@ -96,7 +96,8 @@ def _named_files(root: Node) -> Iterator[tuple[tuple[str, ...], Node, str]]:
 def has_from_data(root: Node, path: tuple[str | int, ...]) -> bool:
     """Whether a path leads to what the validation data have from ``data:``, be it nothing."""
     depth = len(_VALIDATION)
-    return path[:depth] == _VALIDATION and root.find(*path) is root.find("data", *path[depth:])
+    laid_over = path[:depth] == _VALIDATION and _format(root, _VALIDATION) == _format(root, ("data",))
+    return laid_over and root.find(*path) is root.find("data", *path[depth:])
 
 
 def _format(root: Node, data: tuple[str, ...]) -> str | None:

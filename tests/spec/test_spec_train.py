@@ -152,6 +152,8 @@ def test_a_fault_of_the_data_is_told_once(faults: Faults) -> None:
         (2, 51, "data.batch_size: found 0, expected a whole number of at least 1"),
         (3, 28, "train.validation.seed: found -1, expected a whole number of at least 0"),
     ]  # fmt: skip
+    alone = BASE.replace("inputs: x", "inputs: 3") + "train: {validation: {format: sklearn}}"
+    assert [message.partition(":")[0] for *_, message in faults(alone)] == ["data.inputs", "train.validation.name"]
     missing = BASE.replace("digits.npz", "digit.npz") + "train: {validation: {seed: 3}}"
     assert faults(missing) == [(2, 27, "data.path: no such file: 'digit.npz' (looked in DIR)")]
     none = "model: {class_path: a.b}\ntrain: {validation: {seed: 3}}"
