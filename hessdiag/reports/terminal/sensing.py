@@ -16,7 +16,6 @@ from hessdiag.simulation import Sensing, SensingMethod
 
 __all__ = ["sensing"]
 
-_DIGITS = 5  # of what has no error
 _ORDER = "NSO < WP-GD < GD in validation loss"
 
 
@@ -38,66 +37,66 @@ def sensing(found: Sensing, saved_to: Sequence[str], canvas: Canvas) -> Iterator
 
 
 def _facts(found: Sensing) -> dict[str, str]:
-    s = found.settings
-    seeds = [run.seed for run in found.runs]
+    s, first, last = found.settings, found.runs[0].seed, found.runs[-1].seed
     return {
         "to find": f"a matrix {s.dimension} x {s.dimension} of rank {s.rank}, from {count(s.examples, 'measurement')}",
-        "weights": f"W {s.dimension} x {s.width}, of W W^T",
+        "as": f"W W^T with W {s.dimension} x {s.width}",
         "training": f"{count(s.steps, 'step')}, lr {number(s.lr)}, noise σ {number(s.sigma)}",
-        "computed": "float64, seed " + (f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"),
+        "computed": "float64, " + (f"seed {first}" if first == last else f"seeds {first} to {last}"),
     }
 
 
 def _losses(found: Sensing, canvas: Canvas) -> Iterator[RenderableType]:
     yield heading(canvas, f"Losses after {count(found.settings.steps, 'step')}")
-    columns = {
-        "gradients": [count(method.gradients) for method in found.runs[0].methods],
-        "training": _over_seeds(found, lambda method: method.final_training_loss),
-        "validation": _over_seeds(found, lambda method: method.final_validation_loss),
-    }
+    gradients = [count(method.gradients) for method in found.runs[0].methods]
+    training = _over_seeds(found, 4, lambda method: method.final_training_loss)
+    validation = _over_seeds(found, 4, lambda method: method.final_validation_loss)
+    columns = [("gradients", gradients), ("training", training), ("validation", validation)]
     yield _by_method(found, columns, canvas)
     yield note(canvas, "means over the last tenth of the steps; validation: expected on a fresh measurement, exact")
 
 
 def _sharpness(found: Sensing, canvas: Canvas) -> Iterator[RenderableType]:
     yield heading(canvas, "Sharpness of the last weights")
-    columns = {
-        "Tr[H]": _over_seeds(found, lambda method: method.trace),
-        "estimated": _over_seeds(
-            found, lambda method: method.estimated_trace.value, lambda method: method.estimated_trace.stderr
-        ),
-        "λ1": _over_seeds(found, lambda method: method.lambda_1),
-        "estimated ": _over_seeds(
-            found,
-            lambda method: method.estimated_eigenvalues.largest[0].value,
-            lambda method: method.estimated_eigenvalues.largest[0].residual_norm,
-        ),
-    }
+    trace, eigenvalue = _estimates(found)
+    columns = [
+        ("Tr[H]", _over_seeds(found, 6, lambda method: method.trace)),
+        ("estimated", trace),
+        ("λ1", _over_seeds(found, 6, lambda method: method.lambda_1)),
+        ("estimated", eigenvalue),
+    ]
     yield _by_method(found, columns, canvas)
-    about = "mean ± standard deviation over the seeds" if len(found.runs) > 1 else "± standard error, ± ‖Hv − λv‖"
+    about = "± standard error, ± ‖Hv − λv‖" if len(found.runs) == 1 else "mean ± standard deviation over the seeds"
     yield note(canvas, f"exact by closed form, estimated as by hessdiag trace and eigs; {about}")
 
 
-def _over_seeds(
-    found: Sensing, wanted: Callable[[SensingMethod], float], error: Callable[[SensingMethod], float] | None = None
-) -> list[str]:
-    """A number of each method: of one seed with its error if it has one, of several their mean and spread."""
-    cells = []
-    for methods in found.by_method():
-        values = [wanted(method) for method in methods]
-        if len(values) > 1:
-            cells.append(measured(statistics.fmean(values), statistics.stdev(values)))
-        elif error is not None:
-            cells.append(measured(values[0], error(methods[0])))
-        else:
-            cells.append(Measured(number(values[0], _DIGITS), ""))
-    return align(cells)
+def _estimates(found: Sensing) -> tuple[list[str], list[str]]:
+    """The trace and the largest eigenvalue: of one seed with their errors, of several their mean and spread."""
+    if len(found.runs) > 1:
+        return (
+            _over_seeds(found, 6, lambda method: method.estimated_trace.value),
+            _over_seeds(found, 6, lambda method: method.estimated_eigenvalues.largest[0].value),
+        )
+    traces = [method.estimated_trace for method in found.runs[0].methods]
+    pairs = [method.estimated_eigenvalues.largest[0] for method in found.runs[0].methods]
+    return (
+        align([measured(trace.value, trace.stderr) for trace in traces]),
+        align([measured(pair.value, pair.residual_norm) for pair in pairs]),
+    )
 
 
-def _by_method(found: Sensing, columns: dict[str, list[str]], canvas: Canvas) -> RenderableType:
+def _over_seeds(found: Sensing, digits: int, wanted: Callable[[SensingMethod], float]) -> list[str]:
+    """A number of each method: of one seed to so many digits, of several their mean and spread."""
+    each = [[wanted(method) for method in methods] for methods in found.by_method()]
+    if len(found.runs) == 1:
+        return align([Measured(number(value, digits), "") for (value,) in each])
+    return align([measured(statistics.fmean(values), statistics.stdev(values)) for values in each])
+
+
+def _by_method(found: Sensing, columns: Sequence[tuple[str, list[str]]], canvas: Canvas) -> RenderableType:
     names = [method.name for method in found.runs[0].methods]
-    titles = [Column("", "left"), *map(Column, columns)]
-    return table(canvas, titles, list(zip(names, *columns.values(), strict=True)))
+    titles = [Column("", "left"), *(Column(title) for title, _ in columns)]
+    return table(canvas, titles, list(zip(names, *(cells for _, cells in columns), strict=True)))
 
 
 def _verdict(found: Sensing, canvas: Canvas) -> RenderableType:
