@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,12 @@ from hessdiag.reports.terminal.footer import footer
 from hessdiag.reports.terminal.gap import gap
 from hessdiag.reports.terminal.header import header
 from hessdiag.reports.terminal.layout import alert
+from hessdiag.reports.terminal.sensing import sensing
 from hessdiag.reports.terminal.trace import trace
 from hessdiag.results import Report
+from hessdiag.simulation import Sensing
 
-__all__ = ["render", "render_checkpoint", "render_examination"]
+__all__ = ["render", "render_checkpoint", "render_examination", "render_sensing"]
 
 
 def render(report: Report, saved_to: str | None = None) -> RenderableType:
@@ -39,6 +41,11 @@ def render_checkpoint(found: Inspection) -> RenderableType:
 def render_examination(found: Examination) -> RenderableType:
     """The state of the environment, likewise."""
     return _Page(lambda canvas: doctor(found, canvas))
+
+
+def render_sensing(found: Sensing, saved_to: Sequence[str] = ()) -> RenderableType:
+    """The matrix-sensing simulation, likewise."""
+    return _Page(lambda canvas: sensing(found, saved_to, canvas))
 
 
 @dataclass(frozen=True)
