@@ -48,13 +48,13 @@ def sensing(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks and no progress on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
     """Simulate matrix sensing: GD, WP-GD and NSO from one start, with exact sharpness beside its estimates.
 
-    A low-rank matrix is to be found from random measurements of it. More than one solution fits them; NSO ends at one
-    that predicts fresh measurements better: NSO < WP-GD < GD in validation loss.
+    A low-rank matrix is to be found from random measurements of it. More than one solution fits them;
+    NSO ends at one that predicts fresh measurements better: NSO < WP-GD < GD in validation loss.
     """
     with failures_explained(debug), warnings_hidden(unless=debug):
         from hessdiag.simulation import PAPER, SensingSettings
@@ -64,14 +64,16 @@ def sensing(
         )
         if seed < 0 or seeds < 1:
             raise UsageError(f"found --seed {seed} and --seeds {seeds}, expected at least 0 and at least 1")
-        _refuse_undrawable(out, png)
+        _refuse_what_cannot_be_saved(out, png)
+        if paper and sigma is None and not quiet:
+            say(f"sigma {chosen.sigma:g}: at the .016 that the paper prints, NSO < WP-GD < GD does not show")
         found = _simulated(chosen, range(seed, seed + seeds), out, quiet)
         if png is not None:
             _draw(found, png)
         _print(found, [str(path) for path in (out, png) if path is not None], as_json)
 
 
-def _refuse_undrawable(out: Path | None, png: Path | None) -> None:
+def _refuse_what_cannot_be_saved(out: Path | None, png: Path | None) -> None:
     """What could not be written or drawn is told before the work."""
     for path in (out, png):
         if path is not None:

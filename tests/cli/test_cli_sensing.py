@@ -103,8 +103,10 @@ def test_the_papers_size(run, monkeypatch):
         yield
 
     monkeypatch.setattr(module, "sensing", noted)
-    run("nso", "sensing", "--paper", "--sigma", "0.016")
-    (settings,) = asked
+    assert "sigma 0.08: at the .016 that the paper prints" in run("nso", "sensing", "--paper").stderr
+    assert "paper" not in run("nso", "sensing", "--paper", "--sigma", "0.016").stderr
+    printed, settings = asked
+    assert printed.sigma == 0.08
     assert (settings.dimension, settings.rank, settings.examples, settings.width) == (100, 5, 2500, 100)
     assert (settings.lr, settings.sigma, settings.steps) == (0.00125, 0.016, 3000)
 
