@@ -99,7 +99,7 @@ def _loaded(request: Request, spec: Spec) -> Problem:
     except UsageError as error:
         if error.key is None:
             raise
-        raise request.fault(error.key, str(error).removeprefix(f"{error.key}: ")) from error
+        raise request.placed(error, error.key) from error
 
 
 def _refuse_too_many_eigenvalues(request: Request, plan: AuditSpec, n: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from hessdiag.cli.sensing import sensing
+from hessdiag.cli.train import train
 
 __all__ = ["nso"]
 
@@ -13,7 +14,7 @@ nso = typer.Typer(
     help="Train towards flat minima: noise stability optimization, and what it is compared with.",
     no_args_is_help=True,
 )
-for command in (sensing,):
+for command in (train, sensing):
     nso.command()(command)
 
 

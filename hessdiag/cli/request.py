@@ -138,6 +138,10 @@ class Request:
             return SpecError([Diagnostic(str(self.target), None, None, f"{key}: {message}")])
         return SpecError([replace(d, file=self._as_typed(d.file)) for d in [place.fault(f"{key}: {message}")]])
 
+    def placed(self, error: UsageError, key: str) -> SpecError:
+        """A fault of a key that showed only when what it names was opened, at its place in the spec."""
+        return self.fault(key, str(error).removeprefix(f"{key}: "))
+
     def _from_options(self) -> dict[str, str]:
         """The texts for the spec, each with the option as it is typed."""
         checkpoint = self.common.checkpoint

@@ -15,6 +15,7 @@ from hessdiag.cost import Cost, Kind
 from hessdiag.curvature.engines import Product
 from hessdiag.curvature.gauss_newton import NoSplit, TraceSamples
 from hessdiag.curvature.requests import (
+    BlockSquares,
     DisplacedLosses,
     Forms,
     GaussNewtonSums,
@@ -202,11 +203,10 @@ class _ResidualBlocks(Worker):
         self.norms = BlockNorms(part.problem, part.loss, H.engine, request.seed)
 
     def work(self, batch: Batch, graphs: Graphs) -> None:
-        if self.norms.take(batch):
-            self.count("gradient", 1)
+        self.count("hvp", self.norms.take(batch))
 
-    def answer(self) -> Tensor:
-        return self.norms.answer()
+    def answer(self) -> BlockSquares:
+        return BlockSquares(self.norms.answer(), self.cost.hvp)
 
 
 class _DisplacedLosses(Worker):

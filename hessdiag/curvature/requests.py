@@ -15,6 +15,7 @@ from torch import Tensor
 from hessdiag.cost import Cost
 
 __all__ = [
+    "BlockSquares",
     "DisplacedLosses",
     "Draw",
     "Forms",
@@ -28,6 +29,7 @@ __all__ = [
     "ResidualBlocks",
     "ResidualDiagonal",
     "Served",
+    "TimeLeft",
 ]
 
 Draw = Callable[[int, int | None], Tensor]
@@ -139,12 +141,37 @@ class ResidualDiagonal(Request):
 
 @dataclass(frozen=True)
 class ResidualBlocks(Request):
-    """Where R is large; the answer estimates ||R_gh||_F^2 of all pairs of tensors, (groups, groups), to plan by.
+    """Where R is large; the answer is :class:`BlockSquares`, to plan by. Takes ``most`` passes at most.
 
-    One product on a few examples for each tensor.
+    One product on a few examples for each tensor, the tensors spread over the batches.
     """
 
     seed: int
+    most: float
+
+    @property
+    def passes(self) -> float:
+        return self.most
+
+
+@dataclass(frozen=True)
+class BlockSquares:
+    """Estimates of ||R_gh||_F^2 of all pairs of tensors, (groups, groups) float64 CPU, and the passes they took."""
+
+    squares: Tensor
+    passes: float
+
+
+@dataclass(frozen=True)
+class TimeLeft(Request):
+    """No pass: the runner itself answers for how many there is time, as fast as the estimator's earlier ones.
+
+    Infinite without a deadline.
+    """
+
+    @property
+    def passes(self) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)

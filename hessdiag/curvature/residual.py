@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,18 +153,19 @@ class BlockNorms:
         self._share = -(-count // problem.data_info.batches)
         self._squares = torch.zeros(count, count, dtype=torch.float64, device="cpu")
 
-    def take(self, batch: Batch) -> bool:
-        """Look at some tensors on one batch; whether there was work to do."""
+    def take(self, batch: Batch) -> int:
+        """Look at some tensors on one batch; for how many products with all of it that counts, rounded up."""
         if not self._waiting:
-            return False
+            return 0
         few = _on_few_examples(self._problem, self._loss, self._engine, batch)
         if few is None:
-            return True
-        for number in self._waiting[: self._share]:
+            return 1
+        now = self._waiting[: self._share]
+        for number in now:
             norms = _column_norms(self._problem, few.product, number, self._seed)
             self._squares[:, number] = torch.tensor(norms, dtype=torch.float64, device="cpu").square()
         del self._waiting[: self._share]
-        return True
+        return math.ceil((len(now) + 1) * few.batch.examples / batch.examples)
 
     def answer(self) -> Tensor:
         """(groups, groups), float64 on the CPU; a tensor that could not be looked at has a column of zeros."""

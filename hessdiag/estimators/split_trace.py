@@ -11,7 +11,7 @@ import numpy as np
 
 from hessdiag.curvature.gauss_newton import NoSplit
 from hessdiag.curvature.operator import SymmetricOperator
-from hessdiag.curvature.requests import Request, ResidualBlocks, ResidualDiagonal
+from hessdiag.curvature.requests import Request, ResidualBlocks, ResidualDiagonal, TimeLeft
 from hessdiag.errors import UsageError
 from hessdiag.estimators.allocation import Sampled, half_width, sets_apart
 from hessdiag.estimators.hutchinson import hutchinson_steps
@@ -28,6 +28,7 @@ _FIRST_DEGREES = 8  # of freedom of R's first variance, which the next look is p
 _SPENT_AT_A_LOOK = 1 / 3  # of the error probability that is left
 _AT_ONCE = 16  # samples of a part between two chances to stop
 _PILOT_PAYS = 24  # products: from here on it is worth knowing where R is large
+_PILOT_SHARE = 4  # times its own products: so many must be ahead
 _COMPARED_IN = 32  # passes ahead for each one by which R and H are compared
 
 
@@ -83,6 +84,7 @@ class _Split:
         self._residual: list[PooledForms] = []
         self._found: list[str] = []
         self._error_left = 1 - goal.confidence
+        self._last_pass = math.inf
         self._late = self._pilot_done = False
         self.products = 0
         self.whole_is_less_work = False
@@ -97,11 +99,17 @@ class _Split:
         """Of the budget."""
         return self._goal.max_matvecs - self.passes
 
+    @property
+    def _left_in_time(self) -> int:
+        """Of the budget and of the time."""
+        return max(int(min(self._left, self._last_pass - self.passes)), 0)
+
     def measured(self) -> Steps[None]:
         """Sample until the goal is met, or nothing is left to try."""
         yield from self._first()
         self._look()
         while not self._ended():
+            self._last_pass = self.passes + (yield TimeLeft())
             if (yield from self._pilot()):
                 self._look()  # the parts are others now
                 continue
@@ -253,34 +261,37 @@ class _Split:
 
     @property
     def _products_ahead(self) -> int:
-        """Of R, by what is known now, as far as the budget goes: no matter how far the next plan goes."""
-        return min(sum(self._planner.until_met(self._sampled).more[1:]), self._left)
+        """Of R, by what is known now, as far as budget and time go: no matter how far the next plan goes."""
+        return min(sum(self._planner.until_met(self._sampled).more[1:]), self._left_in_time)
 
     # -- the pilot -----------------------------------------------------------------------------------------
 
     def _pilot(self) -> Steps[bool]:
         """Once, if R will take many products: find where it is large, and whether H would take fewer; whether now."""
-        if self._pilot_done or self._products_ahead < max(_PILOT_PAYS, len(self._H.groups) / 2):
+        blocks = ResidualBlocks(self._goal.seed, most=1 + len(self._H.groups) / self._H.meter.batches_per_pass)
+        least = max(_PILOT_PAYS, len(self._H.groups) / 2, _PILOT_SHARE * blocks.most)
+        if self._pilot_done or self._products_ahead < least:
             return False
         self._pilot_done = True
         (everywhere,) = self._residual
         whole = PooledForms(self._H, self._goal.rademacher(self._H), everywhere.tensors, part="hessian")
         first = [(whole, everywhere.taken)] if self._compare else []
-        answers = yield from self._ask(ResidualBlocks(self._goal.seed), *(part.more(count) for part, count in first))
+        answers = yield from self._ask(blocks, *(part.more(count) for part, count in first))
         if answers is None:
             return True
         self._take_in(first, answers[1:])
-        blocks = answers[0].numpy()
-        if self._compare and (yield from self._is_less(whole, blocks)):
+        self.products += math.ceil(answers[0].passes)
+        squares = answers[0].squares.numpy()
+        if self._compare and (yield from self._is_less(whole, squares)):
             self.whole_is_less_work = True
-        elif not self._late and (sets := self._sets(blocks)[0]):
+        elif not self._late and (sets := self._sets(squares)[0]):
             yield from self._apart(sets)
         return True
 
-    def _is_less(self, whole: PooledForms, blocks: np.ndarray) -> Steps[bool]:
+    def _is_less(self, whole: PooledForms, squares: np.ndarray) -> Steps[bool]:
         """Whether H is less work than the split; both have the same probes, so one sample compares the variances."""
-        alone, split = self._alone_and_split(whole, blocks)
-        ahead = min(alone.passes, split.passes, self._left)
+        alone, split = self._alone_and_split(whole, squares)
+        ahead = min(alone.passes, split.passes, self._left_in_time)
         more = min(ahead // _COMPARED_IN, _AT_ONCE) - whole.taken
         if more > 0:
             both = [(whole, more), (self._residual[0], more)]
@@ -288,22 +299,23 @@ class _Split:
             if answers is None:
                 return False
             self._take_in(both, answers)
-            alone, split = self._alone_and_split(whole, blocks)
-        if min(alone.passes, split.passes) <= self._left:
+            alone, split = self._alone_and_split(whole, squares)
+        if min(alone.passes, split.passes) <= self._left_in_time:
             return alone.work < split.work
         return alone.passes < split.passes  # neither gets there: whatever comes closer
 
-    def _alone_and_split(self, whole: PooledForms, blocks: np.ndarray) -> tuple[Plan, Plan]:
+    def _alone_and_split(self, whole: PooledForms, squares: np.ndarray) -> tuple[Plan, Plan]:
         """What it takes from here on H, and on G and R with probes on sets of tensors."""
         everywhere = self._residual[0].sampled
-        residual = replace(everywhere, variance=self._sets(blocks)[1] * everywhere.variance)
+        residual = replace(everywhere, variance=self._sets(squares)[1] * everywhere.variance)
         split = self._planner.cheapest([self._gauss.sampled, residual])
         return self._planner.until_met([whole.sampled]), split
 
-    def _sets(self, blocks: np.ndarray) -> tuple[list[list[int]], float]:
+    def _sets(self, squares: np.ndarray) -> tuple[list[list[int]], float]:
         """The sets of tensors that probes should live on, and their share of the work."""
         needed = self._planner.until_met([self._residual[0].sampled])
-        return sets_apart(blocks, self._first_probes, min(needed.passes + self._residual[0].taken, self._left))
+        probes = min(needed.passes + self._residual[0].taken, max(self._left_in_time, 1))
+        return sets_apart(squares, self._first_probes, probes)
 
     def _apart(self, sets: list[list[int]]) -> Steps[None]:
         """Probes on sets of tensors from here on, in place of those on all of them."""

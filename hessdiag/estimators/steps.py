@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from hessdiag.cost import Cost
 from hessdiag.curvature.operator import SymmetricOperator
-from hessdiag.curvature.requests import Request, Served
+from hessdiag.curvature.requests import Request, Served, TimeLeft
 
 __all__ = ["OutOfTime", "Steps", "run", "run_together"]
 
@@ -101,6 +101,8 @@ class _Running:
         """Send the answer and get the next request, which may take ``left`` seconds; whether the estimator is done."""
         try:
             self.wanted = self.steps.send(self._answer)
+            while isinstance(self.wanted, TimeLeft):
+                self.wanted = self.steps.send(left / self._seconds_per_pass if self._seconds_per_pass else math.inf)
             if left <= self._seconds_ahead() and not any(request.vital for request in self.requests):
                 self.wanted = self.steps.throw(OutOfTime())
         except StopIteration as stop:
@@ -111,5 +113,9 @@ class _Running:
 
     def _seconds_ahead(self) -> float:
         """What the next requests will take, as fast as those before them; 0 before the first."""
-        passes = sum(request.passes for request in self.requests)
-        return passes * self.cost.seconds / self.cost.passes if self.cost.passes else 0.0
+        return sum(request.passes for request in self.requests) * self._seconds_per_pass
+
+    @property
+    def _seconds_per_pass(self) -> float:
+        """So far; 0 before the first."""
+        return self.cost.seconds / self.cost.passes if self.cost.passes else 0.0

@@ -20,7 +20,7 @@ import torch
 from tests.benchmarks.page import RESULTS, merged
 from tests.benchmarks.peers import versions
 
-ORDER = ("products", "eigenvalues", "trace", "untrained", "coverage", "gap", "audit", "startup", "gpt2")
+ORDER = ("products", "eigenvalues", "trace", "untrained", "coverage", "gap", "audit", "startup", "steps", "gpt2")
 ON_REQUEST = ("gpt2",)  # takes most of an hour
 HEADING = """# Benchmarks
 

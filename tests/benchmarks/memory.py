@@ -11,7 +11,9 @@ import gc
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,9 +43,14 @@ def peak_here(name: str, program: str, probes: int, size: int) -> int:
     problem.gradient()
     V = torch.randn(problem.n, probes, generator=torch.Generator().manual_seed(1)).to(device)
     with product_of(program, case, problem, V) as product:
-        before = _settle(device)
-        product()
-        return _peak(device) - before
+        return peak_of(product, device)
+
+
+def peak_of(work: Callable[[], Any], device: torch.device) -> int:
+    """Bytes at the peak of some work, beyond what is held when it begins."""
+    before = _settle(device)
+    work()
+    return _peak(device) - before
 
 
 def _settle(device: torch.device) -> int:

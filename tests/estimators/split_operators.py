@@ -12,6 +12,7 @@ from torch import Tensor
 from hessdiag.curvature import DenseOperator
 from hessdiag.curvature.operator import Split
 from hessdiag.curvature.requests import (
+    BlockSquares,
     GaussNewtonSums,
     OutputDraws,
     QuadraticForms,
@@ -66,7 +67,7 @@ class SplitOperator(DenseOperator):
             blocks = self._blocks().diagonal()
             answer = int(blocks.argmax()) if bool(blocks.any()) else None
         elif isinstance(request, ResidualBlocks):
-            answer = self._blocks()
+            answer = BlockSquares(self._blocks(), 0.0)
         else:
             return super()._served(request)
         return Served(answer, self.meter.read() - before)

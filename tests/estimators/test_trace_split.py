@@ -13,6 +13,7 @@ from split_operators import SplitOperator, network_like_split
 from torch import Tensor, nn
 
 from hessdiag.curvature import DenseOperator, HessianOperator, dense_hessian
+from hessdiag.curvature.requests import Request, Served
 from hessdiag.errors import MeasurementError, UsageError
 from hessdiag.estimators.steps import run_together
 from hessdiag.estimators.trace import trace, trace_steps
@@ -244,6 +245,31 @@ def test_out_of_time_ends_with_what_there_is() -> None:
     assert not result.converged
     assert (result.cost.gradient, result.cost.hvp) == (2, 3)
     assert result.interval[0] < H.trace < result.interval[1]
+
+
+def test_the_pilot_is_not_begun_where_the_time_ends_before_it_pays() -> None:
+    """Thirty passes of time in all; on sets of tensors each set would take some of them."""
+    H = Slow(cancelling_between_tensors(), seconds=0.01)
+    steps = {"trace": trace_steps(H, method="gauss-newton", rtol=1e-6)}
+    result = run_together(H, steps, deadline=time.perf_counter() + 30 * 0.01)["trace"]
+    assert not result.converged
+    assert "of tensors" not in result.reason
+    assert 10 <= result.cost.passes <= 35  # not given up where one large request did not fit
+    assert result.interval[0] < H.trace < result.interval[1]
+
+
+class Slow(SplitOperator):
+    """Every pass takes so many seconds."""
+
+    def __init__(self, fast: SplitOperator, seconds: float) -> None:
+        super().__init__(fast.factors, fast.residuals, fast.groups)
+        self.seconds = seconds
+
+    def _served(self, request: Request) -> Served:
+        began = time.perf_counter()
+        served = super()._served(request)
+        time.sleep(max(request.passes * self.seconds - (time.perf_counter() - began), 0))
+        return Served(served.answer, replace(served.cost, seconds=time.perf_counter() - began))
 
 
 # -- networks ----------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def test_the_count_of_gradients(case: Case) -> None:
         optimizer.step(closure)
     assert closure.calls == optimizer.evaluations == 4 * case.gradients
     assert optimizer.steps == 4
+    assert optimizer.gradients_per_step >= case.gradients
 
 
 @every_method

@@ -45,6 +45,8 @@ class BSAM(DisplacedOptimizer):
     Source: arXiv 2210.01620, Algorithm 1.
     """
 
+    gradients_per_step = 2
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -90,6 +90,11 @@ class DisplacedOptimizer(Optimizer):
         self.steps += 1
         return loss.detach() if isinstance(loss, Tensor) else loss
 
+    @property
+    @abstractmethod
+    def gradients_per_step(self) -> int:
+        """Runs of the closure in a step, at most."""
+
     @abstractmethod
     def _direct(self, closure: Closure) -> Any:
         """Leave the direction in ``.grad``; return the loss. The weights are put back afterwards."""

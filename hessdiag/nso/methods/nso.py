@@ -48,8 +48,12 @@ class _Noisy(DisplacedOptimizer):
             params, base, {"sigma": sigma}, model=model, clip_norm=clip_norm, scaler=scaler, **base_options
         )
 
+    @property
+    def gradients_per_step(self) -> int:
+        return len(self._signs) * self.num_perturbations
+
     def _direct(self, closure: Closure) -> Any:
-        passes = len(self._signs) * self.num_perturbations
+        passes = self.gradients_per_step
         parameters, sigmas = self.parameters, self.setting("sigma")
         if self._noise is None or [s.shape for s in self._sums] != [p.shape for p in parameters]:
             self._noise = Noise(parameters, seed=self.seed, distribution=self.distribution)

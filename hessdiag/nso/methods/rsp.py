@@ -51,6 +51,8 @@ class RSP(DisplacedOptimizer):
     Source: arXiv 2305.15659, Algorithm 1.
     """
 
+    gradients_per_step = 2
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -138,6 +140,7 @@ class SAP(RSP):
     Source: arXiv 2305.15659, Algorithm 2.
     """
 
+    gradients_per_step = 3
     _example: Closure | None = None
 
     def step(self, closure: Closure | None = None, example: Closure | None = None) -> Any:

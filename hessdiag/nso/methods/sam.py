@@ -37,6 +37,8 @@ class SAM(DisplacedOptimizer):
     Source: arXiv 2010.01412.
     """
 
+    gradients_per_step = 2
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,11 @@ from hessdiag.reports.terminal.header import header
 from hessdiag.reports.terminal.layout import alert
 from hessdiag.reports.terminal.sensing import sensing
 from hessdiag.reports.terminal.trace import trace
+from hessdiag.reports.terminal.training import training
 from hessdiag.results import Report
 from hessdiag.simulation import Sensing
 
-__all__ = ["render", "render_checkpoint", "render_examination", "render_sensing"]
+__all__ = ["render", "render_checkpoint", "render_examination", "render_sensing", "render_training"]
 
 
 def render(report: Report, saved_to: str | None = None) -> RenderableType:
@@ -41,6 +42,11 @@ def render_checkpoint(found: Inspection) -> RenderableType:
 def render_examination(found: Examination) -> RenderableType:
     """The state of the environment, likewise."""
     return _Page(lambda canvas: doctor(found, canvas))
+
+
+def render_training(history: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The history of a training run, likewise."""
+    return _Page(lambda canvas: iter([training(history, canvas)]))
 
 
 def render_sensing(found: Sensing, saved_to: Sequence[str] = ()) -> RenderableType:
