@@ -42,7 +42,11 @@ def _operators_of_torchvision() -> torch.library.Library | None:
 _operators = _operators_of_torchvision()  # they go with it
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" not in config.getoption("-m"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="minutes long: pytest -m slow"))
     if NO_VISION:
         reason = f"{NO_VISION} not installed: they have an environment of their own, pip install -e '.[test,vision]'"
         for item in items:

@@ -56,8 +56,9 @@ class Run:
     Args:
         train: the spec's section.
         data: minibatches.
-        monitored: the problem on the training examples that the monitor measures, with the loss unsmoothed; its model
-            is the one that is trained.
+        monitored: the problem on the training examples whose sharpness is measured, with the loss unsmoothed; its
+            model is the one that is trained.
+        evaluated: that on the training examples whose loss and accuracy are told, more of them.
         validation: the problem on the validation data; None: there are none.
         objective: the monitored problem with the loss that is trained on.
         optimizer: the method.
@@ -72,6 +73,7 @@ class Run:
         train: TrainSpec,
         data: TrainingData,
         monitored: Problem,
+        evaluated: Problem,
         validation: Problem | None,
         objective: Problem,
         optimizer: DisplacedOptimizer,
@@ -81,7 +83,8 @@ class Run:
         *,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        self._train, self._data, self._monitored, self._validation = train, data, monitored, validation
+        self._train, self._data = train, data
+        self._monitored, self._evaluated, self._validation = monitored, evaluated, validation
         self._objective, self._optimizer, self._budget, self._folder = objective, optimizer, budget, folder
         self._model: nn.Module = monitored.model
         self._watch, self._about = watch, dict(about or {})
@@ -207,7 +210,7 @@ class Run:
         row["lr"] = rate = self._rate(float(epochs))
         if state.loss_weight:
             row["training_loss"] = state.loss_sum / state.loss_weight
-        row["loss"], accuracy = evaluate(self._monitored)
+        row["loss"], accuracy = evaluate(self._evaluated)
         validated = evaluate(self._validation) if self._validation is not None else (None, None)
         if not math.isfinite(row["loss"]):
             raise MeasurementError(

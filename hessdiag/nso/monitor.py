@@ -15,7 +15,7 @@ __all__ = ["Budget", "gradients_of", "monitored_examples", "sharpness"]
 _FORWARD, _PRODUCT = 1 / 3, 2.5  # of a gradient
 _EXPECTED = 95.0  # gradients: the most that a measurement takes
 _MOMENTS = 10  # measurements that the subset is made small enough for
-_FEWEST = 64  # examples: of fewer the sharpness is another
+_FEWEST = 32  # examples: of fewer the sharpness is another
 
 
 def gradients_of(cost: Cost) -> float:
@@ -59,6 +59,16 @@ class Budget:
             return self.spent + self.dearest * (2 if epoch == 0 else 1) <= self.allowed
         due = self.allowed * epoch / self.epochs
         return self.spent + self.dearest <= min(due, self.allowed - self.dearest)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing is ever measured; None: something is."""
+        if 2 * self.dearest <= self.allowed - self.spent or self.spent:
+            return None
+        return (
+            f"sharpness is not monitored: twice it takes up to {2 * self.dearest:,.0f} gradients of single examples, "
+            f"and train.monitor_share leaves {self.allowed:,.0f}: raise it, or lower train.monitor_examples"
+        )
 
     def took(self, cost: Cost, examples: int) -> float:
         """Count a measurement; its gradients of single examples."""

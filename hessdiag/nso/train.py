@@ -157,17 +157,21 @@ def prepare(
     allowed = plan.monitor_share * plan.epochs * data.examples * optimizer.gradients_per_step
     subset = data.monitored(monitored_examples(allowed, plan.monitor_examples, data.examples))
     monitored = problem_on(subset)
+    seen = data.monitored(plan.monitor_examples)
+    budget = Budget.of(allowed, plan.epochs, monitored.examples)
+    notes = [note for note in (data.note, budget.refusal if plan.monitor_every else None) if note is not None]
     return Run(
         plan,
         data,
         monitored,
+        monitored if seen.examples == subset.examples else problem_on(seen),
         None if data.validation is None else problem_on(data.validation),
         monitored.with_loss(own if plan.smoothing is None else _smoothed(own, plan.smoothing, wanted=True)),
         optimizer,
-        Budget.of(allowed, plan.epochs, monitored.examples),
+        budget,
         folder,
         step,
-        about={"monitored": str(subset)} | ({} if data.note is None else {"note": data.note}),
+        about={"evaluated": str(seen), "monitored": str(subset)} | ({"notes": notes} if notes else {}),
     )
 
 

@@ -15,11 +15,3 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     program = Program(place)
     yield program
     program.close()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" in config.getoption("-m"):
-        return
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="minutes long: pytest -m slow"))

@@ -46,7 +46,7 @@ def render_examination(found: Examination) -> RenderableType:
 
 def render_training(history: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The history of a training run, likewise."""
-    return _Page(lambda canvas: iter([training(history, canvas)]))
+    return _Page(lambda canvas: training(history, canvas))
 
 
 def render_sensing(found: Sensing, saved_to: Sequence[str] = ()) -> RenderableType:
