@@ -51,8 +51,10 @@ class TrainingShown:
 
     def audit(self, report: Report, section: str) -> None:
         """The audit has begun a section."""
-        if self._bar is not None and self._task is not None and section:
-            self._bar.update(self._task, total=None, description=f"audit: {section}", loss="")
+        if self._bar is None or self._task is None or not section:
+            return
+        self._bar.remove_task(self._task)  # a total that is known once cannot be unknown again
+        self._task = self._bar.add_task(f"audit: {section}", total=None, loss="")
 
     def end(self) -> None:
         """Take it off the screen."""
