@@ -26,13 +26,13 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module | None) -> None:
         self._model = model
+        self._normalisers = [m for m in (model.modules() if model is not None else ()) if isinstance(m, _NormBase)]
         self._calls: list[_Call] = []
 
     @property
     def _layers(self) -> list[_NormBase]:
         """Those that would change in a forward pass now."""
-        modules = self._model.modules() if self._model is not None else ()
-        return [m for m in modules if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+        return [m for m in self._normalisers if m.training and m.track_running_stats]
 
     @contextmanager
     def kept(self, *, remember: bool) -> Iterator[None]:

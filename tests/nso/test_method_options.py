@@ -57,7 +57,8 @@ def test_a_method_steps_with_them(method: str) -> None:
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) > float((weight.detach() ** 2).sum())
+    optimizer.step(closure)
+    assert float((weight.detach() ** 2).sum()) < 5
 
 
 def test_the_distributions_are_those_of_the_noise() -> None:

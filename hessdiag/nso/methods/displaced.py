@@ -62,6 +62,7 @@ class DisplacedOptimizer(Optimizer):
         if issubclass(base, (LBFGS, DisplacedOptimizer)):
             raise UsageError(f"base: found {base.__name__}, expected an optimizer that steps once, from .grad alone")
         self.base: Optimizer | None = None
+        self._held: list[Tensor] | None = None
         super().__init__(params, own)
         self.base = base(self.param_groups, **base_options)
         self.defaults |= {**self.base.defaults, **own}
@@ -69,6 +70,7 @@ class DisplacedOptimizer(Optimizer):
         self._statistics = RunningStatistics(model)
         self._clip_norm, self._scaler = clip_norm, scaler
         self._copy: list[Tensor] = []
+        self._moved = False
         self.steps, self.evaluations = 0, 0
 
     # -- a step --------------------------------------------------------------------------------------------
@@ -111,21 +113,26 @@ class DisplacedOptimizer(Optimizer):
     @contextmanager
     def _weights_kept(self) -> Iterator[None]:
         parameters = self.parameters
-        if [(c.shape, c.dtype, c.device) for c in self._copy] != [(p.shape, p.dtype, p.device) for p in parameters]:
+        if not all(map(_alike, self._copy, parameters)) or len(self._copy) != len(parameters):
             self._copy = [torch.empty_like(p, memory_format=torch.preserve_format) for p in parameters]
         torch._foreach_copy_(self._copy, parameters)
+        self._held = parameters
         try:
             yield
         finally:
             self._put_back()
+            self._held = None
 
     def _put_back(self) -> None:
-        torch._foreach_copy_(self.parameters, self._copy)
+        if self._moved:
+            torch._foreach_copy_(self.parameters, self._copy)
+            self._moved = False
 
     def _displace(self, by: Sequence[Tensor], scale: float = 1.0) -> None:
         """To w + scale * by, from wherever the weights are."""
-        self._put_back()
-        torch._foreach_add_(self.parameters, list(by), alpha=scale)
+        self._moved = True
+        for parameter, origin, step in zip(self.parameters, self._copy, by, strict=True):
+            torch.add(origin, step, alpha=scale, out=parameter.data)
 
     def _step_base(self) -> None:
         assert self.base is not None
@@ -148,6 +155,8 @@ class DisplacedOptimizer(Optimizer):
     @property
     def parameters(self) -> list[Tensor]:
         """Those that are trained."""
+        if self._held is not None:
+            return self._held
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
     def setting(self, name: str) -> list[Any]:
@@ -183,3 +192,7 @@ class DisplacedOptimizer(Optimizer):
         self.base.load_state_dict(rest)
         self._share()
         self.steps, self.evaluations = own["steps"], own["evaluations"]
+
+
+def _alike(copy: Tensor, parameter: Tensor) -> bool:
+    return copy.shape == parameter.shape and copy.dtype is parameter.dtype and copy.device == parameter.device

@@ -55,7 +55,7 @@ class _Noisy(DisplacedOptimizer):
     def _direct(self, closure: Closure) -> Any:
         passes = self.gradients_per_step
         parameters, sigmas = self.parameters, self.setting("sigma")
-        if self._noise is None or [s.shape for s in self._sums] != [p.shape for p in parameters]:
+        if self._noise is None or not self._noise.fits(parameters):
             self._noise = Noise(parameters, seed=self.seed, distribution=self.distribution)
             self._sums = [torch.empty_like(p) for p in parameters] if passes > 1 else []
         loss, used = 0.0, [False] * len(parameters)
@@ -82,8 +82,12 @@ class _Noisy(DisplacedOptimizer):
             if some and p.grad is None:
                 p.grad = torch.zeros_like(p)
         directions = [p.grad for p, some in zip(parameters, used, strict=True) if some and p.grad is not None]
-        torch._foreach_add_(directions, [total for total, some in zip(self._sums, used, strict=True) if some])
-        torch._foreach_mul_(directions, 1 / passes)
+        others = [total for total, some in zip(self._sums, used, strict=True) if some]
+        if passes == 2:
+            torch._foreach_lerp_(directions, others, 0.5)  # the mean of two, in one go
+        else:
+            torch._foreach_add_(directions, others)
+            torch._foreach_mul_(directions, 1 / passes)
 
 
 class NSO(_Noisy):
