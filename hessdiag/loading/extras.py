@@ -22,6 +22,7 @@ EXTRAS = {
     "torchvision": "vision",
     "torch_geometric": "graph",
     "matplotlib": "plot",
+    "tensorboard": "tensorboard",
     "pyarrow": "tabular",
     "sklearn": "tabular",
 }
