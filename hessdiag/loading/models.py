@@ -38,6 +38,15 @@ def load_model(
         HessdiagError: the factory raised.
         CheckpointError: damaged, refused, or not fitting.
     """
+    loaded = _loaded(spec, resolve, reading, dtype)
+    if spec.trained is None:
+        return loaded
+    return load_into(loaded[0], resolve(spec.trained), spec.trained, reading)
+
+
+def _loaded(
+    spec: ModelSpec, resolve: Callable[[str], Path], reading: Reading, dtype: torch.dtype | None
+) -> tuple[nn.Module, CheckpointInfo | None]:
     base = None if spec.base is None else resolve(spec.base)
     reading = replace(reading, weights=spec.weights, adapter=spec.adapter, base=base)
     model = None if spec.class_path is None else _build(spec, spec.class_path, resolve)

@@ -91,6 +91,10 @@ class ModelSpec(StrictModel):
     base: OptionalText = Field(
         default=None, description="Of an adapter: the folder of its base model; omitted: as the adapter names it."
     )
+    trained: OptionalText = Field(
+        default=None,
+        description="Weights that are put over those of a checkpoint that brings its network, as training left them.",
+    )
 
     @field_validator("class_path")
     @classmethod
@@ -144,7 +148,7 @@ class Spec(StrictModel):
 
     def files(self) -> list[Path]:
         """The files and folders that are measured: the checkpoint and the data."""
-        named = (self.model.checkpoint, getattr(self.data, "path", None))
+        named = (self.model.checkpoint, self.model.trained, getattr(self.data, "path", None))
         return [self.resolve(name) for name in named if name is not None]
 
     def validation_data(self) -> DataSpec | None:

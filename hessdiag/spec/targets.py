@@ -50,11 +50,21 @@ class RunTarget:
             return None, faults
         model, smoothing = root.child("model"), root.find("loss", "label_smoothing")
         if model is not None and isinstance(model.value, dict):
-            model.value["checkpoint"] = _node("last.safetensors", model.place)
-            model.value.pop("weights", None)  # which of the initial checkpoint's: the last are one set
+            brings_its_network = self._brings_its_network(model)
+            model.value["trained" if brings_its_network else "checkpoint"] = _node("last.safetensors", model.place)
+            if not brings_its_network:
+                model.value.pop("weights", None)  # which of the initial checkpoint's: the last are one set
         if smoothing is not None:
             smoothing.value = 0
         return root, faults
+
+    def _brings_its_network(self, model: Node) -> bool:
+        """Whether the initial checkpoint, an adapter say, makes the network what the last weights fit into."""
+        checkpoint = model.child("checkpoint")
+        if model.child("class_path") is None:
+            return True
+        path = checkpoint.value if checkpoint is not None else None
+        return isinstance(path, str) and (self.folder / path / _ADAPTER).is_file()
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class CheckpointTarget:
 
 
 Target = SpecTarget | RunTarget | CheckpointTarget
+_ADAPTER = "adapter_config.json"  # of a PEFT folder
 _SPECS = (".yaml", ".yml")
 
 

@@ -49,7 +49,7 @@ def moved(spec: Spec, folder: Path, *, absolute: bool = False) -> Spec:
             return path.as_posix()
 
     model, loss, train = spec.model, spec.loss, spec.train
-    files = {key: name(old) for key in ("checkpoint", "base") if (old := getattr(model, key)) is not None}
+    files = {key: name(old) for key in ("checkpoint", "base", "trained") if (old := getattr(model, key)) is not None}
     class_path = None if model.class_path is None else _moved_reference(model.class_path, name)
     if isinstance(loss, FunctionSpec):
         loss = loss.model_copy(update={"name": _moved_reference(loss.name, name)})
