@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import MeasurementError
-from hessdiag.memory import memory_errors_explained
+from hessdiag.errors import HessdiagError, MeasurementError
+from hessdiag.loading.references import described
+from hessdiag.memory import memory_errors_explained, out_of_memory
 from hessdiag.nso.accuracy import evaluate
 from hessdiag.nso.methods.displaced import DisplacedOptimizer
 from hessdiag.nso.monitor import Budget, sharpness
@@ -125,7 +126,7 @@ class Run:
             rate = self._rate(epoch + state.minibatch / minibatches)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            loss = float(self._optimizer.step(*step.closures))
+            loss = self._stepped(step, epoch)
             self._refuse_divergence(loss, epoch, state.minibatch)
             state.loss_sum += loss * step.examples
             state.loss_weight += step.examples
@@ -134,6 +135,20 @@ class Run:
                 self._save()
             self._watch(Progress(epoch, state.minibatch, minibatches, loss, state.history))
         self._close_epoch(epoch + 1)
+
+    def _stepped(self, step: _Step, epoch: int) -> float:
+        """Make a step; its loss."""
+        try:
+            return float(self._optimizer.step(*step.closures))
+        except (HessdiagError, MemoryError):
+            raise
+        except Exception as error:  # whatever the model and the loss raise in training
+            if out_of_memory(error):
+                raise
+            raise MeasurementError(
+                f"step {self._optimizer.steps + 1} (epoch {epoch + 1}, {step.examples} examples) failed: "
+                f"{described(error)}"
+            ) from error
 
     def _steps(self, epoch: int) -> Iterator[_Step]:
         """One for each minibatch; on the full gradient one for the whole epoch."""

@@ -81,13 +81,14 @@ class RunFolder:
     def _spec(self) -> Path:
         return self.path / "spec.yaml"
 
-    def begin(self, spec: str, *, resume: bool) -> State | None:
-        """Make the folder for a run of ``spec``, or find the state that it left.
+    def refuse(self, spec: str, *, resume: bool) -> None:
+        """Say what speaks against a run of ``spec`` here, before anything is loaded.
 
         Raises:
             UsageError: a run is there that is not to go on, or one of another spec; or the folder holds other things.
-            CheckpointError: its state is damaged.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}: found a file, expected a new or empty folder")
         before = self._spec.read_text(encoding="utf-8") if self._spec.is_file() else None
         if before is None and self.path.is_dir() and any(self.path.iterdir()):
             raise UsageError(f"--out {self.path}: found a folder with other things in it, expected a new or empty one")
@@ -98,6 +99,15 @@ class RunFolder:
                 f"--resume: the run in {self.path} has another spec ({_first_difference(before, spec)}): name another "
                 "folder for this one"
             )
+
+    def begin(self, spec: str, *, resume: bool) -> State | None:
+        """Make the folder for a run of ``spec``, or find the state that it left.
+
+        Raises:
+            UsageError: as :meth:`refuse`.
+            CheckpointError: its state is damaged.
+        """
+        self.refuse(spec, resume=resume)
         write_atomically(self._spec, spec)
         return self._load() if self._state.is_file() else None
 

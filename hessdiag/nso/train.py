@@ -93,8 +93,10 @@ def train(
             events.write(progress.history)
         step(progress)
 
+    text = spec_text(moved(spec, folder, absolute=True))
+    place.refuse(text, resume=resume)
     run = prepare(spec, place, device=device, dtype=dtype, reading=reading, step=told)
-    run.run(place.begin(spec_text(moved(spec, folder, absolute=True)), resume=resume))
+    run.run(place.begin(text, resume=resume))
     undrawn = _draw(place, run.history)
     problem = load_problem(load_spec(find_target(folder)), device=device, dtype=dtype, reading=reading)
     report = audit(problem, spec.audit, command="nso train", watch=watch)

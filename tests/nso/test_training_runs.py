@@ -217,6 +217,20 @@ def test_divergence_names_the_step_and_keeps_the_last_weights(spec_file: Path, t
     assert rows(out)
 
 
+def test_a_step_that_fails_is_named(spec_file: Path, tmp_path: Path) -> None:
+    """BatchNorm takes no single example in training: 24 in minibatches of 23."""
+    model = spec_file.parent / "model.py"
+    model.write_text(model.read_text().replace("nn.Tanh()", "nn.Sequential(nn.Tanh(), nn.BatchNorm1d(hidden))"))
+    more = ("train.batch_size=23", "model.checkpoint=null")
+    with pytest.raises(
+        MeasurementError, match=r"step 2 \(epoch 1, 1 examples\) failed: ValueError: Expected more than 1"
+    ):
+        run(spec_file, tmp_path / "run", *more)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="found a file, expected a new or empty folder"):
+        run(spec_file, tmp_path / "file")
+
+
 def test_early_stopping(spec_file: Path, tmp_path: Path) -> None:
     history = run(
         spec_file,
