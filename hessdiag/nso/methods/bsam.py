@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 
 from hessdiag.errors import UsageError
 from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
-from hessdiag.nso.noise import Noise, check_noise
+from hessdiag.nso.noise import check_noise
 
 __all__ = ["BSAM"]
 
@@ -89,7 +89,7 @@ class BSAM(DisplacedOptimizer):
     def _direct(self, closure: Closure) -> Any:
         parameters, rhos = self.parameters, self.setting("rho")
         precisions = [self._state(p, "precision", self.precision) for p in parameters]
-        noise = Noise(parameters, seed=self.seed).draw(self.steps, 0, [1.0] * len(parameters))
+        noise = self._noise_of(self.seed).draw(self.steps, 0, [1.0] * len(parameters))
         self._displace([u / (self.num_examples * s).sqrt() for u, s in zip(noise, precisions, strict=True)])
         loss = self._evaluate(closure, remember=True)
         first = [g / self.loss_scale for g in self.gradients]

@@ -13,6 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import LBFGS, Optimizer
 
 from hessdiag.errors import UsageError
+from hessdiag.nso.noise import Noise
 from hessdiag.nso.statistics import RunningStatistics
 
 __all__ = ["Closure", "DisplacedOptimizer"]
@@ -70,6 +71,7 @@ class DisplacedOptimizer(Optimizer):
         self._statistics = RunningStatistics(model)
         self._clip_norm, self._scaler = clip_norm, scaler
         self._copy: list[Tensor] = []
+        self._noise: Noise | None = None
         self._moved = False
         self.steps, self.evaluations = 0, 0
 
@@ -133,6 +135,12 @@ class DisplacedOptimizer(Optimizer):
         self._moved = True
         for parameter, origin, step in zip(self.parameters, self._copy, by, strict=True):
             torch.add(origin, step, alpha=scale, out=parameter.data)
+
+    def _noise_of(self, seed: int, distribution: str = "gaussian") -> Noise:
+        """Noise shaped like the parameters; its memory is kept from step to step."""
+        if self._noise is None or not self._noise.fits(self.parameters):
+            self._noise = Noise(self.parameters, seed=seed, distribution=distribution)
+        return self._noise
 
     def _step_base(self) -> None:
         assert self.base is not None

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from hessdiag.errors import UsageError
 from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
-from hessdiag.nso.noise import Noise, check_noise
+from hessdiag.nso.noise import check_noise
 
 __all__ = ["NSO", "WPSGD"]
 
@@ -42,7 +42,6 @@ class _Noisy(DisplacedOptimizer):
             raise UsageError(f"num_perturbations: found {num_perturbations}, expected at least 1")
         check_noise(seed, distribution)
         self.num_perturbations, self.distribution, self.seed = num_perturbations, distribution, seed
-        self._noise: Noise | None = None
         self._sums: list[Tensor] = []
         super().__init__(
             params, base, {"sigma": sigma}, model=model, clip_norm=clip_norm, scaler=scaler, **base_options
@@ -55,14 +54,14 @@ class _Noisy(DisplacedOptimizer):
     def _direct(self, closure: Closure) -> Any:
         passes = self.gradients_per_step
         parameters, sigmas = self.parameters, self.setting("sigma")
-        if self._noise is None or not self._noise.fits(parameters):
-            self._noise = Noise(parameters, seed=self.seed, distribution=self.distribution)
-            self._sums = [torch.empty_like(p) for p in parameters] if passes > 1 else []
+        draws = self._noise_of(self.seed, self.distribution)
+        if passes > 1 and [s.shape for s in self._sums] != [p.shape for p in parameters]:
+            self._sums = [torch.empty_like(p) for p in parameters]
         loss, used = 0.0, [False] * len(parameters)
         for number in range(passes):
             draw, sign = divmod(number, len(self._signs))
             if sign == 0:
-                noise = self._noise.draw(self.steps, draw, sigmas)
+                noise = draws.draw(self.steps, draw, sigmas)
             self._displace(noise, self._signs[sign])
             loss = loss + self._evaluate(closure, remember=number == 0) / passes
             used = [before or p.grad is not None for before, p in zip(used, parameters, strict=True)]

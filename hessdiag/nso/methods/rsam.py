@@ -14,7 +14,7 @@ from hessdiag.errors import UsageError
 from hessdiag.nso.methods.displaced import Closure
 from hessdiag.nso.methods.sam import SAM
 from hessdiag.nso.methods.vectors import filter_norms
-from hessdiag.nso.noise import Noise, check_noise
+from hessdiag.nso.noise import check_noise
 
 __all__ = ["RSAM"]
 
@@ -67,7 +67,7 @@ class RSAM(SAM):
 
     def _direct(self, closure: Closure) -> Any:
         parameters = self.parameters
-        noise = Noise(parameters, seed=self.seed).draw(self.steps, 0, self.setting("sigma"))
+        noise = self._noise_of(self.seed).draw(self.steps, 0, self.setting("sigma"))
         displacement = [filter_norms(p) * u for p, u in zip(parameters, noise, strict=True)]
         self._displace(displacement)
         loss = self._evaluate(closure, remember=True)

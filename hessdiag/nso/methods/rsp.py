@@ -14,7 +14,7 @@ from hessdiag.curvature.keyed import keyed_generator
 from hessdiag.errors import UsageError
 from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
 from hessdiag.nso.methods.vectors import norm, without
-from hessdiag.nso.noise import Noise, check_noise
+from hessdiag.nso.noise import check_noise
 
 __all__ = ["RSP", "SAP"]
 
@@ -111,7 +111,7 @@ class RSP(DisplacedOptimizer):
 
     def _displaced_gradient(self, closure: Closure) -> list[Tensor]:
         parameters, rhos = self.parameters, self.setting("rho")
-        noise = Noise(parameters, seed=self.seed).draw(self.steps, 0, [1.0] * len(parameters))
+        noise = self._noise_of(self.seed).draw(self.steps, 0, [1.0] * len(parameters))
         length = float(norm(noise))
         self._displace([u.to(p.dtype) * (rho / length) for u, p, rho in zip(noise, parameters, rhos, strict=True)])
         self._evaluate(closure)
