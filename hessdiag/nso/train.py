@@ -146,6 +146,7 @@ def prepare(
         validation=plan.validation if other is None else load_data(other, spec.resolve),
         batch_size=plan.batch_size,
         seed=plan.seed,
+        choice_seed=spec.data.seed,
         augment=None if plan.augment is None else Augmentation(plan.augment.crop, plan.augment.flip),
         keep_targets_in=isinstance(own, ModelLoss),
     )

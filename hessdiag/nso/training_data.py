@@ -64,7 +64,8 @@ class TrainingData:
     Args:
         data: what :func:`hessdiag.loading.datasets.load_data` returns, or any iterable of batches.
         batch_size: examples in a minibatch; the last one of an epoch may have fewer.
-        seed: of the run.
+        seed: of the run: of the order and the changes of the examples.
+        choice_seed: of what is validated and monitored on, which runs of several seeds should share.
         validation: the fraction of ``data`` that is set aside, at least one example of it (0: none), or data of their
             own, in the same form.
         augment: what becomes of the minibatches' inputs; validation and monitor see them as they are.
@@ -89,6 +90,7 @@ class TrainingData:
         *,
         batch_size: int,
         seed: int = 0,
+        choice_seed: int = 0,
         validation: float | Iterable[Any] = 0.0,
         augment: Augmentation | None = None,
         keep_targets_in: bool = False,
@@ -96,6 +98,7 @@ class TrainingData:
         _at_least(batch_size, 1, "train.batch_size")
         _at_least(seed, 0, "train.seed")
         refuse_what_is_read_once(data)
+        self._choice_seed = choice_seed
         self._seed, self._augment, self._keep_targets_in = seed, augment, keep_targets_in
         self._source, self._sizes = _by_number(data)
         self._in_minibatch = batch_size if self._sizes is None else 1
@@ -143,11 +146,11 @@ class TrainingData:
             UsageError: a count below 1.
         """
         _at_least(count, 1, "train.monitor_examples")
-        chosen = _shuffled(self._rows, self._seed, _MONITOR)
+        chosen = _shuffled(self._rows, self._choice_seed, _MONITOR)
         counts = self._counts(chosen)
         enough = int(np.searchsorted(counts.cumsum(), count)) + 1
         rows = np.sort(chosen[:enough])
-        return Subset(self._in_order(rows), int(counts[:enough].sum()), self.examples, self._seed)
+        return Subset(self._in_order(rows), int(counts[:enough].sum()), self.examples, self._choice_seed)
 
     def _split(self, rows: Rows, fraction: float) -> tuple[Rows, Rows]:
         """For training and for validation, ascending."""
@@ -163,7 +166,7 @@ class TrainingData:
                 "train.validation",
             )
         held_out = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        order = _shuffled(rows, self._seed, _SPLIT)
+        order = _shuffled(rows, self._choice_seed, _SPLIT)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
     def _read(self, rows: Rows) -> Any:

@@ -187,7 +187,9 @@ class TrainSpec(StrictModel):
         default=0.15, description="The most of the run's gradient passes that measuring sharpness may take."
     )
     seed: Whole0 = Field(
-        default=0, description="Of the split, the order of the data, their changes, and the method's noise."
+        default=0,
+        description="Of the order of the data, their changes, and the method's noise; data.seed chooses what is "
+        "validated on.",
     )
 
     @model_validator(mode="before")

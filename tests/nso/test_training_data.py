@@ -140,11 +140,13 @@ def test_the_two_parts_are_disjoint_and_together_everything(form: str, tmp_path:
     assert data.examples == len(training)
 
 
-def test_the_split_is_of_the_seed_alone() -> None:
-    def held_out(seed: int, batch_size: int) -> list[int]:
-        return in_order(TrainingData(examples(), batch_size=batch_size, seed=seed, validation=0.3).validation)
+def test_the_split_is_of_its_own_seed_alone() -> None:
+    def held_out(choice: int, batch_size: int, seed: int = 0) -> list[int]:
+        return in_order(
+            TrainingData(examples(), batch_size=batch_size, seed=seed, choice_seed=choice, validation=0.3).validation
+        )
 
-    assert held_out(0, 4) == held_out(0, 32)
+    assert held_out(0, 4) == held_out(0, 32) == held_out(0, 4, seed=1)
     assert held_out(0, 4) != held_out(1, 4)
     assert held_out(0, 4) != list(range(EXAMPLES))[-7:]
 
@@ -189,7 +191,7 @@ def test_validation_data_of_their_own_are_taken_as_they_are() -> None:
 
 
 def test_the_monitored_examples_are_the_same_whenever_they_are_asked_for() -> None:
-    data = TrainingData(examples(200), batch_size=4, seed=3, validation=0.2)
+    data = TrainingData(examples(200), batch_size=4, seed=8, choice_seed=3, validation=0.2)
     subset = data.monitored(50)
     numbers = in_order(subset)
     assert numbers == in_order(subset) == in_order(data.monitored(50)) == sorted(set(numbers))
@@ -199,8 +201,11 @@ def test_the_monitored_examples_are_the_same_whenever_they_are_asked_for() -> No
     assert (subset.of, subset.seed) == (160, 3)
     assert str(subset) == "50 of 160 training examples (seed 3)"
     orders(data, 0)
-    assert in_order(TrainingData(examples(200), batch_size=9, seed=3, validation=0.2).monitored(50)) == numbers
-    assert in_order(TrainingData(examples(200), batch_size=4, seed=4, validation=0.2).monitored(50)) != numbers
+    assert (
+        in_order(TrainingData(examples(200), batch_size=9, seed=9, choice_seed=3, validation=0.2).monitored(50))
+        == numbers
+    )
+    assert in_order(TrainingData(examples(200), batch_size=4, choice_seed=4, validation=0.2).monitored(50)) != numbers
 
 
 @pytest.mark.parametrize("count", [EXAMPLES, 1000])

@@ -16,7 +16,9 @@ class CommonData(StrictModel):
 
     format: str = Field(description="The format of the data.")
     max_examples: Annotated[Whole1 | None, Field(description="A random subset; omitted: all.")] = None
-    seed: Whole0 = Field(default=0, description="Chooses the subset; independent of --seed.")
+    seed: Whole0 = Field(
+        default=0, description="Chooses the subset, and in training what is validated on; independent of --seed."
+    )
     batch_size: Whole1 = Field(default=256, description="Examples in a batch; the results do not depend on it.")
 
     def lacks_targets_for(self, loss: str) -> bool:
