@@ -25,6 +25,7 @@ from hessdiag.spec.train import TrainSpec
 
 __all__ = ["Progress", "Run", "Watcher"]
 
+_NOTHING = 1e-30  # in place of a denominator of 0, of a minibatch without a valid target
 _SAVE_EVERY = 1000  # steps; a run that is killed repeats at most so many, or the epoch
 
 
@@ -172,7 +173,7 @@ class Run:
             mean = torch.zeros((), dtype=torch.float64, device=self._monitored.device)
             for batch in batches():
                 total, count = self._objective.batch_totals(batch)
-                loss = total / (count if weight is None else weight)
+                loss = total / (count.clamp(min=_NOTHING) if weight is None else weight)
                 loss.backward()  # type: ignore[no-untyped-call]
                 mean += loss.detach()
             return mean

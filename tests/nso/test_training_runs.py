@@ -231,6 +231,19 @@ def test_a_step_that_fails_is_named(spec_file: Path, tmp_path: Path) -> None:
         run(spec_file, tmp_path / "file")
 
 
+def test_a_minibatch_without_targets_moves_nothing(spec_file: Path, tmp_path: Path) -> None:
+    """Minibatches of one example, of which a third have a target that is ignored."""
+    history = run(
+        spec_file,
+        tmp_path / "run",
+        "train.batch_size=1",
+        "loss={name: cross_entropy, ignore_index: 2}",
+        "train.epochs=1",
+    )
+    assert np.isfinite(history[-1]["training_loss"])
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
 def test_early_stopping(spec_file: Path, tmp_path: Path) -> None:
     history = run(
         spec_file,
