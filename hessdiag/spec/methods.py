@@ -26,8 +26,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """By method, its own keys with their defaults: in the middle of the search ranges of arXiv 2306.08553."""
 
 OWN_KEYS = tuple(dict.fromkeys(key for options in OPTIONS.values() for key in options))
-BASE_KEYS = ("optimizer", "momentum", "clip_norm")
-"""Of the optimizer that steps, which bsam does not have: its step is its own."""
+BASE_KEYS = ("optimizer", "momentum", "clip_norm", "distance_l2")
+"""Of the optimizer that steps, which bsam does not have: its step is its own, and so is its prior."""
 
 
 def has_key(method: str, key: str) -> bool:
