@@ -133,6 +133,11 @@ def test_the_package_itself_imports_no_torch() -> None:
     assert "torch" not in modules
 
 
+def test_the_program_begins_without_what_only_some_commands_need() -> None:
+    modules = loaded_modules("import hessdiag.cli.app")
+    assert not modules & {"hessdiag.reports", "rich.progress", "pydantic", "numpy", "torch"}
+
+
 @pytest.mark.skipif(not (PACKAGE / "cli" / "app.py").exists(), reason="the command line is not there yet")
 def test_help_needs_no_torch() -> None:
     program = "import sys\nsys.argv = ['hessdiag', '--help']\nfrom hessdiag.cli.app import main\n"

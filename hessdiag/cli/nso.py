@@ -16,8 +16,3 @@ nso = typer.Typer(
 )
 for command in (train, sensing):
     nso.command()(command)
-
-
-@nso.callback()
-def _group() -> None:
-    """With a callback ``nso`` stays a group of commands even where it has only one."""

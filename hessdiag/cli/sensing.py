@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hessdiag.cli.failures import INTERRUPTED, failures_explained, no_more_interrupts, warnings_hidden
-from hessdiag.cli.progress import progress
 from hessdiag.cli.streams import results_alone_on_stdout, say
 from hessdiag.errors import UsageError
 from hessdiag.files import refuse_unwritable, write_atomically
@@ -88,6 +87,7 @@ def _refuse_what_cannot_be_saved(out: Path | None, png: Path | None) -> None:
 
 def _simulated(settings: SensingSettings, seeds: range, out: Path | None, quiet: bool) -> Sensing:
     """The whole simulation under a progress bar; what is finished is on disk before the next seed begins."""
+    from hessdiag.cli.progress import progress
     from hessdiag.cost import Meter
 
     found: Sensing | None = None

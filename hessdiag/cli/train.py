@@ -11,14 +11,11 @@ import typer
 from hessdiag.cli.failures import INTERRUPTED, failures_explained, no_more_interrupts, warnings_hidden
 from hessdiag.cli.request import Common, Dtype, Request
 from hessdiag.cli.streams import results_alone_on_stdout, say
-from hessdiag.cli.training_progress import training_progress
 from hessdiag.errors import UsageError
-from hessdiag.reports import json as json_report
-from hessdiag.reports import terminal
-from hessdiag.reports.console import stdout_console
 from hessdiag.spec.names import NoiseDistribution, TrainingMethod
 
 if TYPE_CHECKING:
+    from hessdiag.nso.train import Trained
     from hessdiag.spec import Spec
 
 __all__ = ["train"]
@@ -91,6 +88,7 @@ def train(
 
 
 def _train(request: Request, spec: Spec, out: Path, *, resume: bool, tensorboard: bool) -> None:
+    from hessdiag.cli.training_progress import training_progress
     from hessdiag.loading import Reading
     from hessdiag.nso.train import train as run
 
@@ -118,7 +116,15 @@ def _train(request: Request, spec: Spec, out: Path, *, resume: bool, tensorboard
             shown.end()
             say(f"interrupted: {out} holds the run up to here; the same command with --resume goes on from there")
             raise typer.Exit(INTERRUPTED) from None
-    if common.as_json:
+    _print(trained, out, common.as_json)
+
+
+def _print(trained: Trained, out: Path, as_json: bool) -> None:
+    from hessdiag.reports import json as json_report
+    from hessdiag.reports import terminal
+    from hessdiag.reports.console import stdout_console
+
+    if as_json:
         sys.stdout.write(json_report.render(trained.report))
     else:
         stdout_console().print(terminal.render_training(trained.history))
