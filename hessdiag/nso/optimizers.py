@@ -60,10 +60,11 @@ def make_optimizer(train: TrainSpec, model: nn.Module, examples: int) -> Displac
             model=model,
             **train.method_options(),
         )
-    options = {"lr": train.lr, **_base_options(train), **train.method_options()}
+    base = _base(train)
+    options = {"lr": train.lr, **_base_options(train, base), **train.method_options()}
     if train.method in _RANDOM:
         options["seed"] = train.seed
-    optimizer = _METHODS[train.method](named, _base(train), model=model, clip_norm=train.clip_norm, **options)
+    optimizer = _METHODS[train.method](named, base, model=model, clip_norm=train.clip_norm, **options)
     _pull_back(optimizer, train.distance_l2)
     return optimizer
 
@@ -77,9 +78,8 @@ def _base(train: TrainSpec) -> type[Optimizer]:
     return found
 
 
-def _base_options(train: TrainSpec) -> dict[str, Any]:
+def _base_options(train: TrainSpec, base: type[Optimizer]) -> dict[str, Any]:
     """What the base optimizer is given; a setting that is zero is left out where it has no such argument."""
-    base = _base(train)
     known = inspect.signature(base).parameters
     options: dict[str, Any] = {}
     for key, value in (("momentum", train.momentum), ("weight_decay", train.weight_decay)):
@@ -99,7 +99,6 @@ def _pull_back(optimizer: DisplacedOptimizer, strength: float) -> None:
     """Add the gradient of strength/2 ||w - w0||^2 at w, as weight decay is: not at the displaced weights."""
     if not strength:
         return
-    assert optimizer.base is not None
     start = [p.detach().clone() for p in optimizer.parameters]
 
     def pull(*_: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from hessdiag.errors import UsageError
-from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
+from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer, refuse_below
 from hessdiag.nso.noise import check_noise
 
 __all__ = ["BSAM"]
@@ -62,14 +62,8 @@ class BSAM(DisplacedOptimizer):
         model: nn.Module | None = None,
         scaler: GradScaler | None = None,
     ) -> None:
-        for name, number, least in (
-            ("rho", rho, 0),
-            ("num_examples", num_examples, 1),
-            ("weight_decay", weight_decay, 0),
-            ("damping", damping, 0),
-        ):
-            if not number >= least:
-                raise UsageError(f"{name}: found {number}, expected a number of at least {least}")
+        refuse_below(0, rho=rho, weight_decay=weight_decay, damping=damping)
+        refuse_below(1, num_examples=num_examples)
         if not precision > 0:
             raise UsageError(f"precision: found {precision}, expected a positive number")
         if not all(0 <= beta < 1 for beta in betas):
@@ -78,13 +72,8 @@ class BSAM(DisplacedOptimizer):
         # The prior's precision goes by a name that plain SGD, which takes the step, does not know as its own decay.
         own = {"rho": rho, "prior": weight_decay}
         super().__init__(params, torch.optim.SGD, own, model=model, scaler=scaler, lr=lr)
-        self.num_examples, self.betas, self.damping, self.precision, self.seed = (
-            num_examples,
-            betas,
-            damping,
-            precision,
-            seed,
-        )
+        self.num_examples, self.betas, self.seed = num_examples, betas, seed
+        self.damping, self.precision = damping, precision
 
     def _direct(self, closure: Closure) -> Any:
         parameters, rhos = self.parameters, self.setting("rho")

@@ -16,7 +16,7 @@ from hessdiag.errors import UsageError
 from hessdiag.nso.noise import Noise
 from hessdiag.nso.statistics import RunningStatistics
 
-__all__ = ["Closure", "DisplacedOptimizer"]
+__all__ = ["Closure", "DisplacedOptimizer", "refuse_below"]
 
 Closure = Callable[[], Any]
 """Zeroes the gradients, runs forward and backward, returns the loss; with several micro-batches, all of them."""
@@ -62,14 +62,13 @@ class DisplacedOptimizer(Optimizer):
     ) -> None:
         if issubclass(base, (LBFGS, DisplacedOptimizer)):
             raise UsageError(f"base: found {base.__name__}, expected an optimizer that steps once, from .grad alone")
-        self.base: Optimizer | None = None
-        self._held: list[Tensor] | None = None
         super().__init__(params, own)
         self.base = base(self.param_groups, **base_options)
         self.defaults |= {**self.base.defaults, **own}
         self._share()
         self._statistics = RunningStatistics(model)
         self._clip_norm, self._scaler = clip_norm, scaler
+        self._held: list[Tensor] | None = None
         self._copy: list[Tensor] = []
         self._noise: Noise | None = None
         self._moved = False
@@ -143,7 +142,6 @@ class DisplacedOptimizer(Optimizer):
         return self._noise
 
     def _step_base(self) -> None:
-        assert self.base is not None
         if self._scaler is None:
             self._clip()
             self.base.step()
@@ -184,17 +182,14 @@ class DisplacedOptimizer(Optimizer):
     # -- torch's bookkeeping -------------------------------------------------------------------------------
 
     def _share(self) -> None:
-        assert self.base is not None
         self.param_groups, self.state = self.base.param_groups, self.base.state
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's, and the number of steps, by which noise is drawn."""
-        assert self.base is not None
         return {**self.base.state_dict(), "displaced": {"steps": self.steps, "evaluations": self.evaluations}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`."""
-        assert self.base is not None
         rest = dict(state_dict)
         own = rest.pop("displaced")
         self.base.load_state_dict(rest)
@@ -204,3 +199,10 @@ class DisplacedOptimizer(Optimizer):
 
 def _alike(copy: Tensor, parameter: Tensor) -> bool:
     return copy.shape == parameter.shape and copy.dtype is parameter.dtype and copy.device == parameter.device
+
+
+def refuse_below(least: float, **settings: float) -> None:
+    """Refuse a setting below ``least``, or one that is no number."""
+    for name, found in settings.items():
+        if not found >= least:
+            raise UsageError(f"{name}: found {found}, expected a number of at least {least}")

@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from hessdiag.errors import UsageError
-from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
+from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer, refuse_below
 from hessdiag.nso.noise import check_noise
 
 __all__ = ["NSO", "WPSGD"]
@@ -36,8 +36,7 @@ class _Noisy(DisplacedOptimizer):
         scaler: GradScaler | None = None,
         **base_options: Any,
     ) -> None:
-        if not sigma >= 0:
-            raise UsageError(f"sigma: found {sigma}, expected a number of at least 0")
+        refuse_below(0, sigma=sigma)
         if num_perturbations < 1:
             raise UsageError(f"num_perturbations: found {num_perturbations}, expected at least 1")
         check_noise(seed, distribution)

@@ -10,16 +10,14 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from hessdiag.errors import UsageError
-from hessdiag.nso.methods.displaced import Closure
-from hessdiag.nso.methods.sam import SAM
-from hessdiag.nso.methods.vectors import filter_norms
+from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer, refuse_below
+from hessdiag.nso.methods.vectors import filter_norms, of_length
 from hessdiag.nso.noise import check_noise
 
 __all__ = ["RSAM"]
 
 
-class RSAM(SAM):
+class RSAM(DisplacedOptimizer):
     """Randomized SAM: w - lr g(w + e), e = rho h / ||h||, h = lam g(w + D) + D, D = sigma ||w_filter|| N(0, I).
 
     A filter is one output unit's weights; a tensor of one dimension is scaled by its whole norm. The ascent starts
@@ -43,6 +41,8 @@ class RSAM(SAM):
     Source: Liu et al., Random sharpness-aware minimization, NeurIPS 2022.
     """
 
+    gradients_per_step = 2
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -57,13 +57,11 @@ class RSAM(SAM):
         scaler: GradScaler | None = None,
         **base_options: Any,
     ) -> None:
-        if not sigma >= 0:
-            raise UsageError(f"sigma: found {sigma}, expected a number of at least 0")
+        refuse_below(0, rho=rho, sigma=sigma)
         check_noise(seed, "gaussian")
-        super().__init__(params, base, rho=rho, model=model, clip_norm=clip_norm, scaler=scaler, **base_options)
+        own = {"rho": rho, "sigma": sigma}
+        super().__init__(params, base, own, model=model, clip_norm=clip_norm, scaler=scaler, **base_options)
         self.lam, self.seed = lam, seed
-        for settings in (self.defaults, *self.param_groups):
-            settings.setdefault("sigma", sigma)
 
     def _direct(self, closure: Closure) -> Any:
         parameters = self.parameters
@@ -72,7 +70,8 @@ class RSAM(SAM):
         self._displace(displacement)
         loss = self._evaluate(closure, remember=True)
         weight = self.lam / self.loss_scale
-        ascent = self._ascent([weight * g + d for g, d in zip(self.gradients, displacement, strict=True)])
+        h = [weight * g + d for g, d in zip(self.gradients, displacement, strict=True)]
+        ascent = of_length(h, self.setting("rho"))
         self._put_back()
         self._statistics.update()
         if ascent is not None:

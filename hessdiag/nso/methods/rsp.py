@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from hessdiag.curvature.keyed import keyed_generator
 from hessdiag.errors import UsageError
-from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
-from hessdiag.nso.methods.vectors import norm, without
+from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer, refuse_below
+from hessdiag.nso.methods.vectors import norm, of_length, without
 from hessdiag.nso.noise import check_noise
 
 __all__ = ["RSP", "SAP"]
@@ -71,8 +71,7 @@ class RSP(DisplacedOptimizer):
     ) -> None:
         if not rho > 0:
             raise UsageError(f"rho: found {rho}, expected a positive number")
-        if not eps0 >= 0:
-            raise UsageError(f"eps0: found {eps0}, expected a number of at least 0")
+        refuse_below(0, eps0=eps0)
         check_noise(seed, "gaussian")
         super().__init__(
             params, base, {"rho": rho}, model=model, clip_norm=clip_norm, scaler=scaler, lr=lr, **base_options
@@ -150,14 +149,10 @@ class SAP(RSP):
 
     def _displaced_gradient(self, closure: Closure) -> list[Tensor]:
         example = self._example or closure
-        with self._statistics.kept(remember=False):
-            self._evaluate(example)
-        gradients = self.gradients
-        length = float(norm(gradients))
-        if not 0 < length < float("inf"):
-            return gradients
-        sign = 1.0 if self._uniform(0) < 0.5 else -1.0
-        rhos = self.setting("rho")
-        self._displace([g * (sign * rho / length) for g, rho in zip(gradients, rhos, strict=True)])
         self._evaluate(example)
+        sign = 1.0 if self._uniform(0) < 0.5 else -1.0
+        ascent = of_length(self.gradients, [sign * rho for rho in self.setting("rho")])
+        if ascent is not None:
+            self._displace(ascent)
+            self._evaluate(example)
         return self.gradients

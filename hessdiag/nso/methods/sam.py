@@ -11,8 +11,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from hessdiag.errors import UsageError
-from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer
-from hessdiag.nso.methods.vectors import norm
+from hessdiag.nso.methods.displaced import Closure, DisplacedOptimizer, refuse_below
+from hessdiag.nso.methods.vectors import of_length
 
 __all__ = ["ASAM", "SAM"]
 
@@ -50,8 +50,7 @@ class SAM(DisplacedOptimizer):
         scaler: GradScaler | None = None,
         **base_options: Any,
     ) -> None:
-        if not rho >= 0:
-            raise UsageError(f"rho: found {rho}, expected a number of at least 0")
+        refuse_below(0, rho=rho)
         super().__init__(params, base, {"rho": rho}, model=model, clip_norm=clip_norm, scaler=scaler, **base_options)
 
     def _direct(self, closure: Closure) -> Any:
@@ -64,10 +63,7 @@ class SAM(DisplacedOptimizer):
 
     def _ascent(self, gradients: Sequence[Tensor]) -> list[Tensor] | None:
         """The ascent e = rho g / ||g||; None where that is nothing, and the gradient stands."""
-        length = float(norm(gradients))
-        if not 0 < length < float("inf"):
-            return None
-        return [g * (rho / length) for g, rho in zip(gradients, self.setting("rho"), strict=True)]
+        return of_length(gradients, self.setting("rho"))
 
 
 class ASAM(SAM):

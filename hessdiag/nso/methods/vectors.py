@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["dot", "filter_norms", "norm", "without"]
+__all__ = ["dot", "filter_norms", "norm", "of_length", "without"]
 
 
 def norm(vector: Sequence[Tensor]) -> Tensor:
@@ -15,6 +15,14 @@ def norm(vector: Sequence[Tensor]) -> Tensor:
     norms = [torch.linalg.vector_norm(part, dtype=_at_least_float32(part)) for part in vector]
     length: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return length
+
+
+def of_length(vector: Sequence[Tensor], lengths: Sequence[float]) -> list[Tensor] | None:
+    """Each tensor of v / ||v|| times its length; None where ||v|| is 0 or not finite."""
+    whole = float(norm(vector))
+    if not 0 < whole < float("inf"):
+        return None
+    return [part * (length / whole) for part, length in zip(vector, lengths, strict=True)]
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
