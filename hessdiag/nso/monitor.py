@@ -63,10 +63,10 @@ class Budget:
     @property
     def refusal(self) -> str | None:
         """Why nothing is ever measured; None: something is."""
-        if 2 * self.dearest <= self.allowed - self.spent or self.spent:
+        if self.affords(self.epochs):
             return None
         return (
-            f"sharpness is not monitored: twice it takes up to {2 * self.dearest:,.0f} gradients of single examples, "
+            f"sharpness is not monitored: once it takes up to {self.dearest:,.0f} gradients of single examples, "
             f"and train.monitor_share leaves {self.allowed:,.0f}: raise it, or lower train.monitor_examples"
         )
 
@@ -79,9 +79,9 @@ class Budget:
         return gradients
 
     @classmethod
-    def of(cls, allowed: float, epochs: int, examples: int, spent: float = 0.0, dearest: float = 0.0) -> Budget:
-        """For measurements on so many examples; ``spent`` and ``dearest`` of a run that goes on."""
-        return cls(allowed, epochs, dearest or _EXPECTED * examples, spent)
+    def of(cls, allowed: float, epochs: int, examples: int) -> Budget:
+        """For measurements on so many examples."""
+        return cls(allowed, epochs, _EXPECTED * examples)
 
 
 def sharpness(problem: Problem, *, sigma: float, lr: float, seed: int) -> tuple[dict[str, Any], Cost]:

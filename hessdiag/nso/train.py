@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hessdiag.errors import UsageError
 from hessdiag.files import write_atomically
 from hessdiag.loading import Reading, load_parts, load_problem
 from hessdiag.loading.datasets import load_data
@@ -118,8 +117,8 @@ def _draw(folder: RunFolder, history: list[dict[str, Any]]) -> str | None:
         }
         for name, curves in _PANELS.items()
     }
+    drawn = {name: curves for name, curves in panels.items() if curves}
     for ending in ("png", "svg"):
-        drawn = {name: curves for name, curves in panels.items() if curves}
         save_curves(folder.path / f"curves.{ending}", drawn, along="epochs")
     return None
 
@@ -169,7 +168,7 @@ def prepare(
         monitored,
         monitored if seen.examples == subset.examples else problem_on(seen),
         None if data.validation is None else problem_on(data.validation),
-        monitored.with_loss(own if plan.smoothing is None else _smoothed(own, plan.smoothing, wanted=True)),
+        monitored.with_loss(own if plan.smoothing is None else _smoothed(own, plan.smoothing)),
         optimizer,
         budget,
         folder,
@@ -178,13 +177,8 @@ def prepare(
     )
 
 
-def _smoothed(loss: Loss, smoothing: float, *, wanted: bool = False) -> Loss:
-    """The loss with this label smoothing; one that knows none as it is, unless it is ``wanted``."""
+def _smoothed(loss: Loss, smoothing: float) -> Loss:
+    """The loss with this label smoothing; one that knows none as it is."""
     if isinstance(loss, (CrossEntropy, CausalLM)):
         return replace(loss, label_smoothing=smoothing)
-    if wanted:
-        raise UsageError(
-            "found label-smoothing, but the loss has no labels to smooth: it goes with cross_entropy and causal_lm",
-            "train.method",
-        )
     return loss

@@ -125,7 +125,7 @@ class TrainingData:
         for index in range(skip, self.minibatches):
             start = index * self._in_minibatch
             rows = np.sort(order[start : start + self._in_minibatch])
-            batch = read_batch(self._read(rows), index, keep_targets_in=self._keep_targets_in)
+            batch = self._minibatch(rows, index)
             if self._augment is not None:
                 generator = keyed_generator(_CPU, self._seed, _AUGMENT, number, index)
                 batch = replace(batch, inputs=self._augment(batch.inputs, generator))
@@ -135,7 +135,7 @@ class TrainingData:
         """A random training example by itself, another for each ``number``; of data that are batches, one of these."""
         chosen = torch.randint(len(self._rows), (1,), generator=keyed_generator(_CPU, self._seed, _EXAMPLE, number))
         row = self._rows[chosen.numpy()]
-        return read_batch(self._source.examples.batch(row), number, keep_targets_in=self._keep_targets_in)
+        return self._minibatch(row, number)
 
     def monitored(self, count: int) -> Subset:
         """The same ``count`` training examples whenever it is asked; all, if there are no more.
@@ -169,10 +169,11 @@ class TrainingData:
         order = _shuffled(rows, self._choice_seed, _SPLIT)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
-    def _read(self, rows: Rows) -> Any:
+    def _minibatch(self, rows: Rows, index: int) -> Batch:
         raw = self._source.examples.batch(rows)
         # Neighbours may come as a view of the data, and some layers write to their inputs (an in-place dropout).
-        return copied(raw) if rows[-1] - rows[0] == len(rows) - 1 else raw
+        own = copied(raw) if rows[-1] - rows[0] == len(rows) - 1 else raw
+        return read_batch(own, index, keep_targets_in=self._keep_targets_in)
 
     def _in_order(self, rows: Rows) -> Batches:
         return Batches(self._source.examples, rows, self._source.batch_size)

@@ -120,7 +120,8 @@ def test_a_resumed_epoch_is_the_tail_of_the_whole_and_reads_no_more(skip: int) -
 def test_a_layer_that_writes_to_its_inputs_does_not_change_the_data(batch_size: int) -> None:
     loaded = examples()
     before = loaded.examples.inputs.clone()
-    for batch in TrainingData(loaded, batch_size=batch_size).epoch(0):
+    data = TrainingData(loaded, batch_size=batch_size)
+    for batch in (*data.epoch(0), data.example(0)):
         batch.inputs.fill_(7)
     assert torch.equal(loaded.examples.inputs, before)
 
