@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from enum import IntEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.keyed import keyed_generator
 from hessdiag.errors import UsageError
 
 __all__ = ["DISTRIBUTIONS", "Probes", "Stream"]
@@ -65,9 +65,8 @@ class Probes:
 
     def __call__(self, probe: int, batch: int | None = None) -> Tensor:
         """Probe number ``probe`` (n,), for one batch of the spec or (None) for all."""
-        key = np.random.SeedSequence([self.seed, int(self.stream), probe, 0 if batch is None else batch + 1])
-        generator = torch.Generator(self.device)
-        generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        place = 0 if batch is None else batch + 1
+        generator = keyed_generator(self.device, self.seed, int(self.stream), probe, place)
         return self._sample(torch.empty(self.n, device=self.device, dtype=torch.float32), generator).to(self.dtype)
 
 
