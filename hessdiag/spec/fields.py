@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, WrapValidator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 __all__ = [
     "AnyWhole",
@@ -15,6 +15,7 @@ __all__ = [
     "Globs",
     "NonNegative",
     "OptionalText",
+    "OrText",
     "Positive",
     "StrictModel",
     "Text",
@@ -26,6 +27,7 @@ __all__ = [
     "alternatives",
     "expected",
     "expecting",
+    "name_required",
     "one_of",
 ]
 
@@ -45,6 +47,21 @@ def expected(phrase: str, *, names: tuple[str, ...] = (), at: tuple[str, ...] | 
         at: the path in the spec that is to blame, where it is not that of the field.
     """
     return PydanticCustomError("expected", "expected {phrase}", {"phrase": phrase, "names": names, "at": at})
+
+
+class OrText:
+    """Says in the JSON schema of a mapping that a text alone will do: one that fits any of ``texts``."""
+
+    def __init__(self, *texts: dict[str, Any]) -> None:
+        self._texts = texts
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [*self._texts, handler(schema)]}
+
+
+def name_required(schema: dict[str, Any]) -> None:
+    """Ask for the name in the JSON schema; its default serves Python only: without it a mapping would fit several."""
+    schema["required"] = ["name"]
 
 
 def expecting(phrase: str, names: tuple[str, ...] = ()) -> WrapValidator:

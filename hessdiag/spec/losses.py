@@ -10,18 +10,19 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    GetJsonSchemaHandler,
     Tag,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from hessdiag.spec.fields import (
     AnyWhole,
     Fraction,
+    OrText,
     StrictModel,
     Weights,
     alternatives,
     expected,
+    name_required,
 )
 from hessdiag.spec.names import LossName
 from hessdiag.spec.references import split_reference
@@ -47,13 +48,8 @@ ClassWeights = Annotated[
 ]
 
 
-def _name_required(schema: dict[str, Any]) -> None:
-    # The default serves Python only: without its name a mapping would fit several losses.
-    schema["required"] = ["name"]
-
-
 class _Loss(StrictModel):
-    model_config = ConfigDict(json_schema_extra=_name_required)
+    model_config = ConfigDict(json_schema_extra=name_required)
 
     name: str
 
@@ -141,15 +137,6 @@ def _tag(value: Any) -> str:
     return f"<{name}>" if name in NAMES else "<function>"
 
 
-class _OrText:
-    """Says in the JSON schema that the name alone will do."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        names = {"enum": list(NAMES)}
-        function = {"type": "string", "pattern": ":", "description": 'A function: "file.py:name".'}
-        return {"anyOf": [names, function, handler(schema)]}
-
-
 LossSpec = Annotated[
     Annotated[CrossEntropySpec, Tag("<cross_entropy>")]
     | Annotated[MSESpec, Tag("<mse>")]
@@ -160,5 +147,8 @@ LossSpec = Annotated[
     | Annotated[FunctionSpec, Tag("<function>")],
     Discriminator(_tag),
     BeforeValidator(_normalise),
-    _OrText(),
+    OrText(
+        {"enum": list(NAMES)},
+        {"type": "string", "pattern": ":", "description": 'A function: "file.py:name".'},
+    ),
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-from hessdiag.spec.fields import StrictModel, Text, expected
+from hessdiag.spec.fields import OrText, StrictModel, Text, expected
 
 __all__ = ["Optimizer", "OptimizerSpec"]
 
@@ -55,11 +55,4 @@ def _normalise(value: Any) -> Any:
     return value
 
 
-class _OrText:
-    """Says in the JSON schema that the name alone will do."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string", "pattern": _IDENTIFIER}, handler(schema)]}
-
-
-Optimizer = Annotated[OptimizerSpec, BeforeValidator(_normalise), _OrText()]
+Optimizer = Annotated[OptimizerSpec, BeforeValidator(_normalise), OrText({"type": "string", "pattern": _IDENTIFIER})]

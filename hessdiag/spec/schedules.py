@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
-from hessdiag.spec.fields import Fraction, NonNegative, Positive, StrictModel, alternatives, expected
+from hessdiag.spec.fields import (
+    Fraction,
+    NonNegative,
+    OrText,
+    Positive,
+    StrictModel,
+    alternatives,
+    expected,
+    name_required,
+)
 from hessdiag.spec.names import ScheduleName
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "Schedule", "StepSchedule"]
@@ -16,13 +25,8 @@ _NAMES: tuple[str, ...] = get_args(ScheduleName)
 _AT = ("train", "schedule")
 
 
-def _name_required(schema: dict[str, Any]) -> None:
-    # The default serves Python only: without its name a mapping would fit several schedules.
-    schema["required"] = ["name"]
-
-
 class _Schedule(StrictModel):
-    model_config = ConfigDict(json_schema_extra=_name_required)
+    model_config = ConfigDict(json_schema_extra=name_required)
 
     name: str
 
@@ -67,18 +71,11 @@ def _tag(value: Any) -> str:
     return f"<{value.name if isinstance(value, _Schedule) else value['name']}>"
 
 
-class _OrText:
-    """Says in the JSON schema that the name alone will do."""
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(_NAMES)}, handler(schema)]}
-
-
 Schedule = Annotated[
     Annotated[ConstantSchedule, Tag("<constant>")]
     | Annotated[StepSchedule, Tag("<step>")]
     | Annotated[CosineSchedule, Tag("<cosine>")],
     Discriminator(_tag),
     BeforeValidator(_normalise),
-    _OrText(),
+    OrText({"enum": list(_NAMES)}),
 ]
