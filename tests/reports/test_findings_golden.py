@@ -1,15 +1,12 @@
 """What `inspect` and `doctor` show, character by character; see test_report_golden.py on how to change it."""
 
-import io
 import json
-import sys
 
 import findings_examples as examples
 import pytest
-from test_report_golden import compare, printed
+from test_report_golden import compare_in_a_pipe, compare_in_a_window, printed
 
 from hessdiag.reports import terminal
-from hessdiag.reports.console import stdout_console
 
 PAGES = {name: terminal.render_checkpoint(found) for name, found in examples.INSPECTIONS.items()} | {
     name: terminal.render_examination(found) for name, found in examples.EXAMINATIONS.items()
@@ -19,17 +16,12 @@ PAGES = {name: terminal.render_checkpoint(found) for name, found in examples.INS
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [80, 120])
 def test_in_a_window(name, width):
-    text = printed(PAGES[name], width)
-    assert max(map(len, text.splitlines())) <= width
-    compare(f"{name}-{width}", text)
+    compare_in_a_window(name, PAGES[name], width)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_in_a_pipe(name, monkeypatch):
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    stdout_console().print(PAGES[name])
-    compare(f"{name}-piped", stream.getvalue())
+    compare_in_a_pipe(name, PAGES[name], monkeypatch)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -35,27 +35,39 @@ def printed(content: RenderableType, width: int, encoding: str = "utf-8") -> str
     return raw.getvalue().decode(encoding)
 
 
-@pytest.mark.parametrize("name", examples.ALL)
-@pytest.mark.parametrize("width", [80, 120])
-def test_in_a_window(name, width):
-    text = printed(terminal.render(examples.ALL[name], SAVED), width)
+def compare_in_a_window(name: str, page: RenderableType, width: int) -> None:
+    text = printed(page, width)
     assert max(map(len, text.splitlines())) <= width
     compare(f"{name}-{width}", text)
 
 
-@pytest.mark.parametrize("name", examples.ALL)
-def test_in_a_pipe(name, monkeypatch):
+def compare_in_a_pipe(name: str, page: RenderableType, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
-    stdout_console().print(terminal.render(examples.ALL[name], SAVED))
+    stdout_console().print(page)
     compare(f"{name}-piped", stream.getvalue())
+
+
+def compare_in_ascii(name: str, page: RenderableType) -> None:
+    text = printed(page, 80, "ascii")
+    assert max(map(len, text.splitlines())) <= 80
+    compare(f"{name}-ascii", text)
+
+
+@pytest.mark.parametrize("name", examples.ALL)
+@pytest.mark.parametrize("width", [80, 120])
+def test_in_a_window(name, width):
+    compare_in_a_window(name, terminal.render(examples.ALL[name], SAVED), width)
+
+
+@pytest.mark.parametrize("name", examples.ALL)
+def test_in_a_pipe(name, monkeypatch):
+    compare_in_a_pipe(name, terminal.render(examples.ALL[name], SAVED), monkeypatch)
 
 
 @pytest.mark.parametrize("name", examples.ALL)
 def test_in_ascii(name):
-    text = printed(terminal.render(examples.ALL[name], SAVED), 80, "ascii")
-    assert max(map(len, text.splitlines())) <= 80
-    compare(f"{name}-ascii", text)
+    compare_in_ascii(name, terminal.render(examples.ALL[name], SAVED))
 
 
 def test_json():

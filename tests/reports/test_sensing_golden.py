@@ -1,15 +1,12 @@
 """What `nso sensing` shows, character by character; see test_report_golden.py on how to change it."""
 
-import io
 import json
-import sys
 
 import pytest
 import sensing_examples as examples
-from test_report_golden import compare, printed
+from test_report_golden import compare_in_a_pipe, compare_in_a_window, compare_in_ascii
 
 from hessdiag.reports import terminal
-from hessdiag.reports.console import stdout_console
 
 PAGES = {
     "sensing": terminal.render_sensing(examples.ONE, ("sensing.json", "curves.png")),
@@ -20,24 +17,17 @@ PAGES = {
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [80, 120])
 def test_in_a_window(name, width):
-    text = printed(PAGES[name], width)
-    assert max(map(len, text.splitlines())) <= width
-    compare(f"{name}-{width}", text)
+    compare_in_a_window(name, PAGES[name], width)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_in_a_pipe(name, monkeypatch):
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    stdout_console().print(PAGES[name])
-    compare(f"{name}-piped", stream.getvalue())
+    compare_in_a_pipe(name, PAGES[name], monkeypatch)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_in_ascii(name):
-    text = printed(PAGES[name], 80, "ascii")
-    assert max(map(len, text.splitlines())) <= 80
-    compare(f"{name}-ascii", text)
+    compare_in_ascii(name, PAGES[name])
 
 
 @pytest.mark.parametrize("name", examples.SENSINGS)
